@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Penstock: an IoT edge gateway that never loses an acknowledged message.
+//!
+//! ```text
+//! devices ──TLS──► mqtt ──append──► outbox (RocksDB) ──tail──► uplink ──Kafka──► Event Hubs
+//!    ▲              │
+//!    └──── ack ◄────┘ only after the commit is durable          admin: health, metrics, status
+//! ```
+//!
+//! The modules below stand in the order of that flow; [`app`] alone wires them together.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod observe;
+pub mod supervise;
+pub mod tls;

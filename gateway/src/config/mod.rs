@@ -1,0 +1,18 @@
+//! Configuration: a file and the environment in, checked types out.
+//!
+//! Each stage declares its table as a [`Shape`] and reads it through a [`Section`], which refuses
+//! unknown keys and values out of range; nothing downstream checks again. The same declarations
+//! make `docs/configuration.md`. `PENSTOCK__SECTION__KEY` in the environment overrides a key.
+
+mod error;
+mod load;
+mod reference;
+mod section;
+mod shape;
+mod units;
+
+pub use error::ConfigError;
+pub use reference::reference;
+pub use section::Section;
+pub use shape::{Key, Preset, Shape, Value};
+pub use units::{ByteSize, parse_duration, show_duration};

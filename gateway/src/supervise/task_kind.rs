@@ -1,0 +1,90 @@
+//! Every kind of task and thread in the gateway, and what its failure means.
+
+/// What the failure or panic of a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Only this task is affected.
+    Log,
+    /// The gateway cannot keep its promises without it: stop in order and exit with code 1.
+    StopGateway,
+}
+
+/// A kind of task or thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum TaskKind {
+    /// Accepts connections on one address.
+    Listener,
+    /// Serves one device.
+    Connection,
+    /// Ticks the keep-alive clock.
+    KeepAlive,
+    /// The only writer of the outbox (thread).
+    Committer,
+    /// Makes the outbox's high-water mark durable once per second (thread).
+    Sidecar,
+    /// Sends committed entries to Event Hubs (thread).
+    Uplink,
+    /// Answers operators.
+    Admin,
+}
+
+impl TaskKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Listener,
+        Self::Connection,
+        Self::KeepAlive,
+        Self::Committer,
+        Self::Sidecar,
+        Self::Uplink,
+        Self::Admin,
+    ];
+    /// How many kinds there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The name in logs and of the thread (at most 15 characters, or Linux cuts it).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Connection => "connection",
+            Self::KeepAlive => "keep-alive",
+            Self::Committer => "committer",
+            Self::Sidecar => "sidecar",
+            Self::Uplink => "uplink",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// What its failure does.
+    #[must_use]
+    pub const fn on_failure(self) -> OnFailure {
+        match self {
+            Self::Connection => OnFailure::Log,
+            Self::Listener
+            | Self::KeepAlive
+            | Self::Committer
+            | Self::Sidecar
+            | Self::Uplink
+            | Self::Admin => OnFailure::StopGateway,
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_a_thread_and_places_are_unique() {
+        for (place, kind) in TaskKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), place);
+            assert!(kind.name().len() <= 15, "{kind:?}");
+        }
+    }
+}

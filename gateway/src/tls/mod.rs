@@ -1,0 +1,110 @@
+//! TLS settings for listeners, on rustls with ring.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+/// Largest TLS record held back for a slow peer, in bytes, per connection.
+pub const BUFFER_BYTES_MAX: usize = 16 << 10;
+
+/// Why a listener's TLS settings were refused. Names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be read.
+    #[error("{}: cannot be read", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// A file without what it should hold.
+    #[error("{}: holds no PEM {what}", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+        /// `certificate` or `private key`.
+        what: &'static str,
+    },
+    /// A certificate and key that rustls does not accept together.
+    #[error("{}: not a usable certificate and key", file.display())]
+    Unusable {
+        /// The certificate's file.
+        file: PathBuf,
+        /// rustls' word.
+        source: rustls::Error,
+    },
+}
+
+/// Makes ring the process-wide cryptography. A second call changes nothing.
+pub fn install_provider() {
+    // An error means that a provider is there already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+/// Settings for a listener that shows the certificate chain of one PEM file with the key of another.
+///
+/// TLS 1.3 and 1.2; no client certificates.
+///
+/// # Errors
+///
+/// When a file cannot be read, holds nothing of the kind, or the two do not fit.
+pub fn server(certificate_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, Error> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate_file)?)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::Empty { file: certificate_file.to_owned(), what: "certificate" })?;
+    if chain.is_empty() {
+        return Err(Error::Empty { file: certificate_file.to_owned(), what: "certificate" });
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(key_file)?)
+        .map_err(|_| Error::Empty { file: key_file.to_owned(), what: "private key" })?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |source| Error::Unusable { file: certificate_file.to_owned(), source };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.send_tls13_tickets = 2;
+    Ok(Arc::new(config))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(file).map_err(|source| Error::Unreadable { file: file.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_file_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certificate = folder.path().join("certificate.pem");
+        let key = folder.path().join("key.pem");
+        let junk = folder.path().join("junk.pem");
+        fs::write(&certificate, made.cert.pem()).expect("written");
+        fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        fs::write(&junk, "not PEM").expect("written");
+
+        assert!(server(&certificate, &key).is_ok());
+        let check = |certificate: &Path, key: &Path, expected: &str| {
+            let error = server(certificate, key).expect_err("must be refused").to_string();
+            assert!(error.ends_with(expected), "{error}");
+        };
+        check(&folder.path().join("absent.pem"), &key, "absent.pem: cannot be read");
+        check(&junk, &key, "junk.pem: holds no PEM certificate");
+        check(&certificate, &junk, "junk.pem: holds no PEM private key");
+
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        fs::write(&key, other.signing_key.serialize_pem()).expect("written");
+        check(&certificate, &key, "certificate.pem: not a usable certificate and key");
+    }
+}
