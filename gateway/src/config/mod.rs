@@ -16,3 +16,6 @@ pub use reference::reference;
 pub use section::Section;
 pub use shape::{Key, Preset, Shape, Value};
 pub use units::{ByteSize, parse_duration, show_duration};
+
+#[cfg(test)]
+mod tests;

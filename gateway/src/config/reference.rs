@@ -1,7 +1,5 @@
 //! The configuration reference, generated from the declarations.
 
-use std::fmt::Write as _;
-
 use super::{Key, Preset, Shape};
 
 const INTRODUCTION: &str = "# Configuration
@@ -29,10 +27,9 @@ pub fn reference(root: &Shape) -> String {
 fn write_table(text: &mut String, parent: &str, shape: &Shape) {
     let path = if parent.is_empty() { shape.name.to_owned() } else { format!("{parent}.{}", shape.name) };
     let (open, close) = if shape.repeated { ("[[", "]]") } else { ("[", "]") };
-    // Writing to a string cannot fail.
-    drop(write!(text, "\n## `{open}{path}{close}`\n\n{}\n", shape.help));
+    text.push_str(&format!("\n## `{open}{path}{close}`\n\n{}\n", shape.help));
     if !shape.keys.is_empty() {
-        drop(write!(text, "\n| key | value | default | meaning |\n|---|---|---|---|\n"));
+        text.push_str(&format!("\n| key | value | default | meaning |\n|---|---|---|---|\n"));
     }
     for Key { name, value, default, help } in shape.keys {
         let default = match default {
@@ -40,7 +37,7 @@ fn write_table(text: &mut String, parent: &str, shape: &Shape) {
             Preset::Required => "required".to_owned(),
             Preset::Unset => "not set".to_owned(),
         };
-        drop(writeln!(text, "| `{name}` | {} | {default} | {help} |", value.range()));
+        text.push_str(&format!("| `{name}` | {} | {default} | {help} |\n", value.range()));
     }
     for child in shape.children {
         write_table(text, &path, child);

@@ -1,7 +1,5 @@
 //! The metrics reference, generated from the declarations.
 
-use std::fmt::Write as _;
-
 use super::{Kind, Metric};
 
 /// The text of `docs/metrics.md` for these stages' declarations.
@@ -24,8 +22,7 @@ This file is generated from the declarations in each stage's `metrics.rs`, and a
 ";
 
 fn write_stage(text: &mut String, stage: &str, metrics: &[Metric]) {
-    // Writing to a string cannot fail.
-    drop(write!(text, "\n## {stage}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n"));
+    text.push_str(&format!("\n## {stage}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n"));
     for Metric { name, kind, help, labels } in metrics {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -34,6 +31,6 @@ fn write_stage(text: &mut String, stage: &str, metrics: &[Metric]) {
         };
         let labels: Vec<String> =
             labels.iter().map(|(label, values)| format!("`{label}`: {}", values.join(", "))).collect();
-        drop(writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join("; ")));
+        text.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join("; ")));
     }
 }

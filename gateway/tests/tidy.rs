@@ -1,0 +1,167 @@
+//! The rules of the house that a compiler does not check: who may import whom, and what no file may hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module of the gateway may name with `crate::`. Dependencies point one way, along the data flow.
+const EDGES: &[(&str, &[&str])] = &[
+    ("mqtt", &["outbox", "config", "observe", "supervise", "tls"]),
+    ("outbox", &["config", "observe", "supervise"]),
+    ("uplink", &["outbox", "azure", "config", "observe", "supervise"]),
+    ("verify", &["uplink", "azure", "config", "supervise"]),
+    ("admin", &["mqtt", "outbox", "uplink", "config", "observe", "supervise"]),
+    ("azure", &["config"]),
+    ("config", &["admin", "mqtt", "observe", "outbox", "uplink"]),
+    ("observe", &["config"]),
+    ("supervise", &[]),
+    ("tls", &[]),
+];
+
+/// Public modules of a stage that others may enter; everything else goes through the stage's front page.
+const OPEN_DOORS: &[&str] = &["supervise::clock", "mqtt::access", "uplink::reader"];
+
+/// Files that alone may name a crate.
+const KEEPERS: &[(&str, &[&str])] = &[
+    ("rocksdb::", &["outbox/store.rs"]),
+    ("rdkafka::", &["uplink/producer.rs", "uplink/reader.rs"]),
+    ("metrics::counter!", &["observe/metric.rs"]),
+    ("metrics::gauge!", &["observe/metric.rs"]),
+    ("metrics::histogram!", &["observe/metric.rs"]),
+];
+
+/// Longest file, tests aside, in lines.
+const LINES_MAX: usize = 700;
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+#[test]
+fn stages_import_only_along_the_data_flow() {
+    let mut wrong = Vec::new();
+    for source in gateway_sources() {
+        let Some((stage, _)) = source.path.split_once('/') else { continue };
+        let allowed = EDGES.iter().find(|(name, _)| *name == stage).map(|(_, allowed)| *allowed);
+        let allowed = allowed.unwrap_or_else(|| panic!("{stage} has no row in EDGES"));
+        for path in crate_paths(&source.text) {
+            let mut parts = path.split("::");
+            let other = parts.next().unwrap_or_default();
+            if other == stage {
+                continue;
+            }
+            if !allowed.contains(&other) {
+                wrong.push(format!("{}: {stage} may not use {other}", source.path));
+            }
+            let inside = parts.next().unwrap_or_default();
+            let enters =
+                inside.starts_with(|c: char| c.is_ascii_lowercase()) && path.matches("::").count() > 1;
+            if enters && !OPEN_DOORS.contains(&format!("{other}::{inside}").as_str()) {
+                wrong.push(format!("{}: enters {other} past its front page ({path})", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn engines_have_one_keeper() {
+    let mut wrong = Vec::new();
+    for source in gateway_sources() {
+        for (name, keepers) in KEEPERS {
+            let test = source.path.contains("test");
+            if source.text.contains(name) && !test && !keepers.contains(&source.path.as_str()) {
+                wrong.push(format!("{} names {name}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_holds_what_the_house_forbids() {
+    let mut wrong = Vec::new();
+    for source in sources(&workspace()) {
+        let Source { path, text } = &source;
+        if path.ends_with("tests/tidy.rs") {
+            continue;
+        }
+        let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let lines = body.lines().count();
+        let test = path.contains("/tests") || path.ends_with("tests.rs");
+        if lines > LINES_MAX && !test {
+            wrong.push(format!("{path}: {lines} lines; a second idea hides past {LINES_MAX}"));
+        }
+        for (place, line) in text.lines().enumerate() {
+            for (token, rule) in FORBIDDEN {
+                if line.contains(token) {
+                    wrong.push(format!("{path}:{}: {rule}", place + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("#[ignore", "no ignored tests"),
+    ("thread::sleep(", "wait for the event, not for a time"),
+    ("time::sleep(Duration::from_millis(", "wait for the event, not for a time"),
+    ("FIXME", "mend it, or file an issue"),
+    ("TODO:", "a TODO names its issue, as TODO(#12)"),
+    ("../shared", "the project stands on its own"),
+];
+
+#[test]
+fn the_rules_can_fail() {
+    let paths: Vec<_> =
+        crate_paths("use crate::outbox::store::Rocks;\nlet x = crate::mqtt::Handle;").collect();
+    assert_eq!(paths, ["outbox::store::Rocks", "mqtt::Handle"]);
+}
+
+/// Every path after `crate::` in a source text. Lists in braces are taken at their first level.
+fn crate_paths(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split("crate::").skip(1).flat_map(|rest| {
+        if let Some(list) = rest.strip_prefix('{') {
+            let list = list.split('}').next().unwrap_or_default();
+            list.split(',').map(|path| word(path.trim())).filter(|path| !path.is_empty()).collect::<Vec<_>>()
+        } else {
+            vec![word(rest)]
+        }
+    })
+}
+
+fn word(text: &str) -> String {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
+    text[..end].trim_end_matches(':').to_owned()
+}
+
+fn workspace() -> PathBuf {
+    let gateway = Path::new(env!("CARGO_MANIFEST_DIR"));
+    gateway.parent().expect("the gateway is a member of the workspace").to_owned()
+}
+
+fn gateway_sources() -> Vec<Source> {
+    sources(&workspace().join("gateway/src"))
+}
+
+/// Every Rust file below `root`, with its path relative to it.
+fn sources(root: &Path) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a readable folder").flatten() {
+            let path = entry.path();
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if path.is_dir() && !hidden && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a readable file");
+                let path = path.strip_prefix(root).expect("below the root").display().to_string();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources below {}", root.display());
+    found
+}
