@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What simulators, tests and drills share: the ledger, the judge, and control of processes.
+//!
+//! The judgement is independent of the gateway's code: a [`ledger::Ledger`] holds what devices
+//! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
+//! the difference is stated in the words of [`report::Report`]. [`process`], [`gateway`] and
+//! [`cloud`] start the programs under test, talk to them and stop them again.
+//!
+//! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
+//! compile RocksDB or librdkafka.
+
+pub mod cloud;
+pub mod gateway;
+pub mod judge;
+pub mod ledger;
+pub mod process;
+pub mod report;

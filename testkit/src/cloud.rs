@@ -1,0 +1,223 @@
+//! A client of cloud-sim: starting it, and its control API.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::process::{self, Process, ProcessError};
+
+/// Longest time a control request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time cloud-sim may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A control request that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cloud-sim: {path}: {source}")]
+pub struct ControlError {
+    path: String,
+    source: ureq::Error,
+}
+
+/// The control API of a running cloud-sim.
+#[derive(Debug, Clone)]
+pub struct Control {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// A cloud-sim started by us; killed when dropped.
+#[derive(Debug)]
+pub struct Cloud {
+    process: Process,
+    ready: Ready,
+    control: Control,
+}
+
+/// The line with which cloud-sim says that it listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Ready {
+    /// `host:port` of Kafka without TLS.
+    pub kafka: String,
+    /// `host:port` of Kafka with TLS, when it was asked for.
+    #[serde(default)]
+    pub kafka_tls: Option<String>,
+    /// `host:port` of the control API.
+    pub control: String,
+    /// The certificate authority of the TLS listener, PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// A client for the control API at `host:port`. Connects with the first request.
+    #[must_use]
+    pub fn new(address: &str) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build();
+        Self { agent: config.into(), base: format!("http://{address}") }
+    }
+
+    /// What cloud-sim counted so far.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON.
+    pub fn counters(&self) -> Result<Value, ControlError> {
+        self.get("/v1/counters")
+    }
+
+    /// The topics with their partitions.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON.
+    pub fn topics(&self) -> Result<Value, ControlError> {
+        self.get("/v1/topics")
+    }
+
+    /// Cuts all connections now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn cut(&self) -> Result<(), ControlError> {
+        self.post("/v1/faults/cut", &json!({}))
+    }
+
+    /// Appends every n-th batch and cuts the connection instead of answering; 0 ends that.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn lose_ack(&self, every: u64) -> Result<(), ControlError> {
+        self.post("/v1/faults/lose-ack", &json!({ "every": every }))
+    }
+
+    /// Whether connections are accepted: `false` is an outage.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn accepting(&self, enabled: bool) -> Result<(), ControlError> {
+        self.post("/v1/faults/accepting", &json!({ "enabled": enabled }))
+    }
+
+    /// Any GET of the API.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON.
+    pub fn get(&self, path: &str) -> Result<Value, ControlError> {
+        let answer = self.agent.get(format!("{}{path}", self.base)).call();
+        let answer = answer.and_then(|mut answer| answer.body_mut().read_json());
+        answer.map_err(|source| ControlError { path: path.to_owned(), source })
+    }
+
+    /// Any POST of the API; the body of the answer is not looked at.
+    ///
+    /// # Errors
+    /// When it does not answer, or with an error status.
+    pub fn post(&self, path: &str, body: &Value) -> Result<(), ControlError> {
+        let answer = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        answer.map(drop).map_err(|source| ControlError { path: path.to_owned(), source })
+    }
+}
+
+// === impl Cloud ===
+
+impl Cloud {
+    /// Starts cloud-sim on free ports with its data and its log in `directory`.
+    ///
+    /// `topics` are pairs of name and number of partitions.
+    ///
+    /// # Errors
+    /// When the program is not found or does not get ready.
+    pub fn start(directory: &Path, topics: &[(&str, u32)]) -> Result<Self, ProcessError> {
+        let mut command = Command::new(process::find("cloud-sim")?);
+        command.args(["run", "--kafka", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"]);
+        command.arg(directory.join("cloud"));
+        for (name, partitions) in topics {
+            command.args(["--topic".to_owned(), format!("{name}:{partitions}")]);
+        }
+        let mut process = Process::spawn("cloud-sim", &mut command, &directory.join("cloud-sim.log"))?;
+        let ready: Ready = process.ready(START_TIMEOUT)?;
+        let control = Control::new(&ready.control);
+        Ok(Self { process, ready, control })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Its control API.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers one request with `answer`, runs `call` against it and returns what arrived.
+    fn request(answer: &'static str, call: impl FnOnce(&Control)) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = Control::new(&listener.local_addr().unwrap().to_string());
+        thread::scope(|scope| {
+            let server = scope.spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(REQUEST_TIMEOUT)).unwrap();
+                let (mut request, mut part) = (Vec::new(), [0; 1024]);
+                while !request.ends_with(b"}") && !request.starts_with(b"GET") {
+                    let n = stream.read(&mut part).unwrap();
+                    assert!(n > 0, "the request ends early");
+                    request.extend_from_slice(&part[..n]);
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+                String::from_utf8(request).unwrap()
+            });
+            call(&control);
+            server.join().unwrap()
+        })
+    }
+
+    fn body(request: &str) -> Value {
+        let (_, body) = request.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
+    }
+
+    #[test]
+    fn counters_are_read_as_json() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"records\":7}";
+        let request = request(answer, |control| assert_eq!(control.counters().unwrap()["records"], 7));
+        assert!(request.starts_with("GET /v1/counters HTTP/1.1"), "{request}");
+    }
+
+    #[test]
+    fn faults_are_posted() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let lose_ack = request(answer, |control| control.lose_ack(3).unwrap());
+        assert!(lose_ack.starts_with("POST /v1/faults/lose-ack"), "{lose_ack}");
+        assert_eq!(body(&lose_ack), json!({ "every": 3 }));
+        let accepting = request(answer, |control| control.accepting(false).unwrap());
+        assert_eq!(body(&accepting), json!({ "enabled": false }));
+    }
+
+    #[test]
+    fn an_error_status_is_an_error() {
+        let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        let request = request(answer, |control| drop(control.cut().unwrap_err()));
+        assert!(request.starts_with("POST /v1/faults/cut"), "{request}");
+    }
+}

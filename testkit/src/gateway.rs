@@ -1,0 +1,324 @@
+//! A gateway under test: its configuration file, its start, its death and its return.
+//!
+//! Ports are 0 in the first configuration; the ready line names those that were bound. A restart
+//! writes them into the file, so that devices find the gateway where it was.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::process::{self, Process, ProcessError};
+
+/// Longest time a gateway may take to start; recovery of an outbox included.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time a polite stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// An address with a port that the system chooses.
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// What a gateway is to be. All listeners bind 127.0.0.1.
+#[derive(Debug, Clone)]
+pub struct Config {
+    id: String,
+    uplink: Option<(String, String)>,
+    tls: Option<(PathBuf, PathBuf)>,
+    sections: Vec<(String, Vec<String>)>,
+    addresses: Addresses,
+}
+
+/// A gateway started by us; killed when dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    directory: PathBuf,
+    program: PathBuf,
+    process: Process,
+    ready: Ready,
+}
+
+/// The line with which the gateway says that all listeners are bound.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Ready {
+    /// The MQTT listeners in the order of the file.
+    pub mqtt: Vec<Listener>,
+    /// `host:port` of the health listener.
+    pub health: String,
+    /// `host:port` of the admin listener.
+    #[serde(default)]
+    pub admin: Option<String>,
+}
+
+/// A bound MQTT listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Listener {
+    /// `host:port`.
+    pub address: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Addresses {
+    plain: String,
+    tls: String,
+    health: String,
+    admin: String,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        let any = || ANY_PORT.to_owned();
+        let addresses = Addresses { plain: any(), tls: any(), health: any(), admin: any() };
+        Self { id: "test".to_owned(), uplink: None, tls: None, sections: Vec::new(), addresses }
+    }
+}
+
+impl Config {
+    /// The gateway's id, `test` unless said otherwise.
+    #[must_use]
+    pub fn id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.id);
+        self
+    }
+
+    /// Sends telemetry to a topic at Kafka bootstrap servers, without TLS.
+    #[must_use]
+    pub fn uplink(mut self, bootstrap_servers: &str, topic: &str) -> Self {
+        self.uplink = Some((bootstrap_servers.to_owned(), topic.to_owned()));
+        self
+    }
+
+    /// Adds a second MQTT listener with TLS.
+    #[must_use]
+    pub fn tls(mut self, certificate: &Path, key: &Path) -> Self {
+        self.tls = Some((certificate.to_owned(), key.to_owned()));
+        self
+    }
+
+    /// Adds a line of TOML (`key = value`) to a section such as `outbox`.
+    #[must_use]
+    pub fn set(mut self, section: &str, line: &str) -> Self {
+        match self.sections.iter_mut().find(|(name, _)| name == section) {
+            Some((_, lines)) => lines.push(line.to_owned()),
+            None => self.sections.push((section.to_owned(), vec![line.to_owned()])),
+        }
+        self
+    }
+
+    /// The configuration file for a gateway that keeps its data under `directory`.
+    #[must_use]
+    pub fn to_toml(&self, directory: &Path) -> String {
+        let text = |path: &Path| format!("{:?}", path.to_string_lossy());
+        let Addresses { plain, tls, health, admin } = &self.addresses;
+        let mut config = self.clone();
+        config = config.set("gateway", &format!("id = {:?}", self.id));
+        config = config.set("outbox", &format!("directory = {}", text(&directory.join("outbox"))));
+        config = config.set("mqtt.access", "anonymous = \"allow\"");
+        config = config.set("admin", &format!("health_address = {health:?}"));
+        config = config.set("admin", &format!("admin_address = {admin:?}"));
+        if let Some((servers, topic)) = &self.uplink {
+            config = config.set("uplink", &format!("bootstrap_servers = {servers:?}"));
+            config = config.set("uplink", "security = \"plaintext\"");
+            config = config.set("uplink", &format!("topic = {topic:?}"));
+        }
+        let mut file = String::new();
+        for (section, lines) in &config.sections {
+            write_section(&mut file, &format!("[{section}]"), lines);
+        }
+        let mut listeners = vec![vec![format!("address = {plain:?}")]];
+        if let Some((certificate, key)) = &self.tls {
+            listeners.push(vec![
+                format!("address = {tls:?}"),
+                "tls = true".to_owned(),
+                format!("certificate_file = {}", text(certificate)),
+                format!("key_file = {}", text(key)),
+            ]);
+        }
+        for lines in &listeners {
+            write_section(&mut file, "[[mqtt.listener]]", lines);
+        }
+        for template in ["devices/{device}/telemetry", "devices/{device}/telemetry/{stream}"] {
+            let lines = [format!("template = {template:?}"), "lane = \"telemetry\"".to_owned()];
+            write_section(&mut file, "[[mqtt.topic]]", &lines);
+        }
+        file
+    }
+
+    /// Keeps the ports of a gateway that said where it listens.
+    fn keep(&mut self, ready: &Ready) {
+        let find = |tls| ready.mqtt.iter().find(|listener| listener.tls == tls);
+        if let Some(listener) = find(false) {
+            self.addresses.plain.clone_from(&listener.address);
+        }
+        if let Some(listener) = find(true) {
+            self.addresses.tls.clone_from(&listener.address);
+        }
+        self.addresses.health.clone_from(&ready.health);
+        if let Some(admin) = &ready.admin {
+            self.addresses.admin.clone_from(admin);
+        }
+    }
+}
+
+fn write_section(file: &mut String, title: &str, lines: &[String]) {
+    for line in [title].into_iter().chain(lines.iter().map(String::as_str)).chain([""]) {
+        file.push_str(line);
+        file.push('\n');
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Writes the configuration into `directory`, starts the gateway there and waits until it is ready.
+    ///
+    /// # Errors
+    /// When the program is not found, or ends or hangs before it is ready.
+    pub fn start(directory: &Path, config: Config) -> Result<Self, ProcessError> {
+        let program = process::find("penstock")?;
+        Self::start_program(&program, directory, config)
+    }
+
+    fn start_program(program: &Path, directory: &Path, mut config: Config) -> Result<Self, ProcessError> {
+        let (process, ready) = launch(program, directory, &config)?;
+        config.keep(&ready);
+        Ok(Self { config, directory: directory.to_owned(), program: program.to_owned(), process, ready })
+    }
+
+    /// `host:port` of the MQTT listener without TLS.
+    #[must_use]
+    pub fn mqtt(&self) -> &str {
+        &self.config.addresses.plain
+    }
+
+    /// `host:port` of the MQTT listener with TLS, if it was asked for.
+    #[must_use]
+    pub fn mqtt_tls(&self) -> Option<&str> {
+        self.config.tls.as_ref().map(|_| self.config.addresses.tls.as_str())
+    }
+
+    /// What it said when it was ready.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Kills it (SIGKILL), as a power cut of the process alone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<ExitStatus, ProcessError> {
+        self.process.kill()
+    }
+
+    /// Asks it to stop and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus, ProcessError> {
+        self.process.stop(STOP_TIMEOUT)
+    }
+
+    /// Starts it again on the same ports and the same data; kills it first if it still runs.
+    ///
+    /// # Errors
+    /// When it ends or hangs before it is ready.
+    pub fn restart(&mut self) -> Result<(), ProcessError> {
+        if self.process.running()? {
+            self.process.kill()?;
+        }
+        (self.process, self.ready) = launch(&self.program, &self.directory, &self.config)?;
+        Ok(())
+    }
+
+    /// The answer of the health listener to `path`, for example `/metrics`; `None` for an error status.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn health(&self, path: &str) -> Result<Option<String>, ureq::Error> {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
+        let agent: ureq::Agent = config.into();
+        match agent.get(format!("http://{}{path}", self.ready.health)).call() {
+            Ok(mut answer) => answer.body_mut().read_to_string().map(Some),
+            Err(ureq::Error::StatusCode(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn launch(program: &Path, directory: &Path, config: &Config) -> Result<(Process, Ready), ProcessError> {
+    let file = directory.join("penstock.toml");
+    let failed = |source: io::Error| ProcessError::Io {
+        name: "penstock".to_owned(),
+        doing: "write its configuration",
+        source,
+    };
+    fs::write(&file, config.to_toml(directory)).map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(["run", "--config"]).arg(&file);
+    let mut process = Process::spawn("penstock", &mut command, &directory.join("penstock.log"))?;
+    let ready = process.ready(START_TIMEOUT)?;
+    Ok((process, ready))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_file_holds_every_section_once() {
+        let config = Config::default()
+            .id("site-7")
+            .uplink("127.0.0.1:9092", "telemetry")
+            .tls(Path::new("/c.pem"), Path::new("/k.pem"))
+            .set("outbox", "commit_floor = \"2ms\"");
+        let file = config.to_toml(Path::new("/data"));
+        let count = |text: &str| file.matches(text).count();
+        assert_eq!(count("[outbox]\n"), 1, "{file}");
+        assert_eq!(count("[[mqtt.listener]]\n"), 2, "{file}");
+        assert_eq!(count("[[mqtt.topic]]\n"), 2, "{file}");
+        for line in [
+            "id = \"site-7\"",
+            "commit_floor = \"2ms\"",
+            "directory = \"/data/outbox\"",
+            "topic = \"telemetry\"",
+        ] {
+            assert_eq!(count(line), 1, "{line} in {file}");
+        }
+    }
+
+    /// A program that says ready like the gateway does, with port 7 for every 0 in the file.
+    const STAND_IN: &str = r#"#!/bin/sh
+port=7; grep -q ':0"' "$3" || port=8
+echo '{"ready":true,"mqtt":[{"address":"127.0.0.1:'$port'","tls":false}],"health":"127.0.0.1:9","admin":null}'
+exec sleep 60
+"#;
+
+    #[test]
+    fn a_restart_asks_for_the_same_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("stand-in");
+        fs::write(&program, STAND_IN).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut gateway = Gateway::start_program(&program, directory.path(), Config::default()).unwrap();
+        assert_eq!(gateway.mqtt(), "127.0.0.1:7");
+        gateway.kill().unwrap();
+        gateway.restart().unwrap();
+        let file = fs::read_to_string(directory.path().join("penstock.toml")).unwrap();
+        assert!(file.contains("address = \"127.0.0.1:7\"") && file.contains("\"127.0.0.1:9\""), "{file}");
+        assert_eq!(gateway.mqtt(), "127.0.0.1:7");
+    }
+}
