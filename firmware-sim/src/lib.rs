@@ -1,1 +1,28 @@
-//! Placeholder.
+//! A seeded fleet of MQTT devices that remembers what was acknowledged to it.
+//!
+//! ```text
+//! plan + profile ──► device tasks ──rumqttc──► any MQTT endpoint ──► … ──► Kafka topic
+//!                        │ ledger                                             │
+//!                        └───────────────► judge ◄────────────────────── readback
+//! ```
+//!
+//! Everything random follows from one seed: which device uses which QoS and protocol version, when
+//! it publishes, what it measures, when it drops its connection. A [`device::Device`] is a pure state
+//! machine; [`link`] is the only file that names rumqttc, [`readback`] the only one that names
+//! rdkafka. The judgement itself is `testkit`'s and shares no code with the gateway.
+
+pub mod cli;
+pub mod device;
+pub mod fleet;
+mod link;
+pub mod pace;
+pub mod plan;
+pub mod profile;
+mod progress;
+pub mod readback;
+mod run;
+mod runner;
+mod stats;
+mod table;
+
+pub use run::{Cancel, RunError, run};

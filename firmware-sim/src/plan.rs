@@ -1,0 +1,229 @@
+//! What follows from the seed: who the devices are and what each of them does.
+
+use std::time::Duration;
+
+use penstock_proto::Reading;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use testkit::ledger::Qos;
+
+use crate::profile::{Profile, Storm};
+
+/// Shortest wait before a device connects again.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before a device connects again.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// One device of the fleet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DevicePlan {
+    /// Its id, `device-000001` and so on; also its MQTT client id.
+    pub id: String,
+    /// How it publishes.
+    pub qos: Qos,
+    /// Whether it speaks MQTT 5.
+    pub v5: bool,
+    /// Time from the start of the fleet to its first connection.
+    pub connect_after: Duration,
+    /// Time from its start to its first reading, less than a period.
+    pub phase: Duration,
+    /// Average time between its readings.
+    pub period: Duration,
+    /// The seed of everything it decides later.
+    pub seed: u64,
+}
+
+/// The devices of a fleet.
+///
+/// The shares of QoS and protocol version are met exactly, whatever the size of the fleet; the rates
+/// of the devices differ and sum up to `rate`. The same arguments give the same plan.
+#[must_use]
+pub fn devices(seed: u64, count: u32, rate: f64, profile: &Profile) -> Vec<DevicePlan> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let shares = [
+        (Qos::AtMostOnce, profile.qos0_percent),
+        (Qos::AtLeastOnce, profile.qos1_percent),
+        (Qos::ExactlyOnce, profile.qos2_percent),
+    ];
+    let qos = deal(&shares, count, &mut rng);
+    let v5 = deal(&[(true, profile.v5_percent), (false, 100 - profile.v5_percent.min(100))], count, &mut rng);
+    let spread = f64::from(profile.rate_spread_percent) / 100.0;
+    let weights: Vec<f64> = (0..count).map(|_| 1.0 + spread * rng.random_range(-1.0..=1.0)).collect();
+    let sum: f64 = weights.iter().sum();
+    let connect_every = Duration::from_secs(1) / profile.connect_per_second.max(1);
+    let devices = (0..count).zip(qos.into_iter().zip(v5).zip(weights));
+    devices
+        .map(|(index, ((qos, v5), weight))| {
+            let period = Duration::try_from_secs_f64(sum / (weight * rate)).unwrap_or(Duration::MAX / 2);
+            DevicePlan {
+                id: format!("device-{:06}", index + 1),
+                qos,
+                v5,
+                connect_after: connect_every * index,
+                phase: period.mul_f64(rng.random_range(0.0..1.0)),
+                period,
+                seed: rng.random(),
+            }
+        })
+        .collect()
+}
+
+/// Deals kinds to `count` places so that the shares (in percent, 100 together) are met, in random order.
+fn deal<T: Copy>(shares: &[(T, u8)], count: u32, rng: &mut StdRng) -> Vec<T> {
+    let mut dealt = Vec::new();
+    let mut percent = 0_u64;
+    for &(kind, share) in shares {
+        percent += u64::from(share);
+        // Rounded to the nearest whole device; the last kind ends at the count.
+        let until = (u64::from(count) * percent + 50) / 100;
+        dealt.resize(usize::try_from(until).unwrap_or(usize::MAX), kind);
+    }
+    dealt.shuffle(rng);
+    dealt
+}
+
+/// The decisions of one device while it runs.
+#[derive(Debug)]
+pub struct Temper {
+    rng: StdRng,
+    storms: StdRng,
+    temperature: f64,
+    pressure: f64,
+    backoff: Duration,
+}
+
+impl Temper {
+    /// The decisions that follow from a device's seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let storms = StdRng::seed_from_u64(rng.random());
+        let temperature = rng.random_range(15.0..25.0);
+        let pressure = rng.random_range(95.0..105.0);
+        Self { rng, storms, temperature, pressure, backoff: BACKOFF_MIN }
+    }
+
+    /// The payload of the next reading, brought to `bytes` where its figures allow it.
+    pub fn payload(&mut self, device: &str, reading: u64, taken_ms: u64, bytes: usize) -> Vec<u8> {
+        self.temperature += self.rng.random_range(-0.2..0.2);
+        self.pressure += self.rng.random_range(-0.1..0.1);
+        let mut reading = Reading {
+            device: device.to_owned(),
+            reading,
+            taken_ms,
+            temperature: rounded(self.temperature),
+            pressure: rounded(self.pressure),
+            vibration: rounded(self.rng.random_range(0.0..2.0)),
+            pad: String::new(),
+        };
+        let bare = serde_json::to_vec(&reading).unwrap_or_default();
+        let frame = r#","pad":"""#.len();
+        let Some(pad) = bytes.checked_sub(bare.len() + frame).filter(|&pad| pad > 0) else { return bare };
+        reading.pad = "x".repeat(pad);
+        serde_json::to_vec(&reading).unwrap_or_default()
+    }
+
+    /// How long to wait before the next attempt to connect; doubles up to five seconds, with jitter.
+    pub fn backoff(&mut self) -> Duration {
+        let wait = self.backoff.mul_f64(self.rng.random_range(0.5..1.0));
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        wait
+    }
+
+    /// The gateway answered: the next wait is short again.
+    pub fn settled(&mut self) {
+        self.backoff = BACKOFF_MIN;
+    }
+
+    /// When this device drops its connection next, after `from` (both since the start of the fleet).
+    ///
+    /// `None` without storms. Devices of one storm drop within its first tenth of a second.
+    pub fn next_drop(&mut self, from: Duration, storm: Storm) -> Option<Duration> {
+        if storm.every_seconds <= 0.0 || storm.percent == 0 {
+            return None;
+        }
+        let mut number = (from.as_secs_f64() / storm.every_seconds).floor();
+        loop {
+            number += 1.0;
+            let jitter = self.storms.random_range(0.0..0.1);
+            if self.storms.random_range(0..100) < storm.percent {
+                return Duration::try_from_secs_f64(number * storm.every_seconds + jitter).ok();
+            }
+        }
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_fleet() {
+        let profile = Profile::default();
+        let plan = devices(7, 50, 100.0, &profile);
+        assert_eq!(plan, devices(7, 50, 100.0, &profile));
+        assert_ne!(plan, devices(8, 50, 100.0, &profile));
+        let payloads = |seed| {
+            let mut temper = Temper::new(seed);
+            (1..=3).map(|reading| temper.payload("d", reading, 0, 200)).collect::<Vec<_>>()
+        };
+        assert_eq!(payloads(1), payloads(1));
+        assert_ne!(payloads(1), payloads(2));
+    }
+
+    #[test]
+    fn shares_and_rate_are_met() {
+        let plan = devices(1, 200, 1000.0, &Profile::default());
+        let count = |qos| plan.iter().filter(|device| device.qos == qos).count();
+        assert_eq!([Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce].map(count), [20, 160, 20]);
+        assert_eq!(plan.iter().filter(|device| device.v5).count(), 100);
+        let rate: f64 = plan.iter().map(|device| 1.0 / device.period.as_secs_f64()).sum();
+        assert!((rate - 1000.0).abs() < 0.1, "{rate}");
+        assert!(plan.iter().all(|device| device.phase < device.period));
+        assert_eq!(plan.first().map(|device| device.id.as_str()), Some("device-000001"));
+    }
+
+    #[test]
+    fn a_single_device_gets_a_kind() {
+        assert_eq!(devices(1, 1, 1.0, &Profile::default()).len(), 1);
+    }
+
+    #[test]
+    fn payloads_have_the_size_asked_for_and_are_readings() {
+        let mut temper = Temper::new(3);
+        let payload = temper.payload("device-000001", 17, 1_700_000_000_000, 200);
+        assert_eq!(payload.len(), 200);
+        let reading: Reading = serde_json::from_slice(&payload).unwrap();
+        assert_eq!((reading.device.as_str(), reading.reading), ("device-000001", 17));
+        assert!(temper.payload("device-000001", 17, 1_700_000_000_000, 10).len() > 100);
+    }
+
+    #[test]
+    fn backoff_grows_to_its_limit_and_starts_again() {
+        let mut temper = Temper::new(3);
+        let waits: Vec<Duration> = (0..10).map(|_| temper.backoff()).collect();
+        assert!(waits[0] <= BACKOFF_MIN && waits.iter().all(|wait| *wait <= BACKOFF_MAX), "{waits:?}");
+        assert!(waits[9] >= BACKOFF_MAX / 2, "{waits:?}");
+        temper.settled();
+        assert!(temper.backoff() <= BACKOFF_MIN);
+    }
+
+    #[test]
+    fn storms_come_at_their_times_with_their_share() {
+        let storm = Storm { every_seconds: 10.0, percent: 30 };
+        let at = Duration::from_secs(1);
+        let first: Vec<f64> = (0..1000)
+            .filter_map(|seed| Temper::new(seed).next_drop(at, storm))
+            .map(|at| at.as_secs_f64())
+            .collect();
+        assert!(first.iter().all(|at| at % 10.0 < 0.1 && *at >= 10.0), "{first:?}");
+        let share = first.iter().filter(|at| **at < 11.0).count();
+        assert!((200..400).contains(&share), "{share}");
+        assert_eq!(Temper::new(1).next_drop(at, Storm::default()), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! The profile of a fleet: everything about its behaviour that is not on the command line.
+//!
+//! A TOML file; every key has a default and unknown keys are errors. `docs/firmware-sim.md` lists them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// How a fleet behaves.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// Size of a payload in bytes, 150 to 65536; a reading that needs more is longer.
+    pub payload_bytes: usize,
+    /// Readings a device may have in flight, 1 to 1000.
+    pub window: u16,
+    /// MQTT keep alive in seconds, 5 to 3600 (the MQTT 5 client refuses less than 5).
+    pub keep_alive_seconds: u16,
+    /// Share of devices that publish at QoS 0, in percent; the three shares make 100.
+    pub qos0_percent: u8,
+    /// Share of devices that publish at QoS 1, in percent.
+    pub qos1_percent: u8,
+    /// Share of devices that publish at QoS 2, in percent.
+    pub qos2_percent: u8,
+    /// Share of devices that speak MQTT 5, in percent.
+    pub v5_percent: u8,
+    /// How many devices begin to connect per second, 1 to 100000.
+    pub connect_per_second: u32,
+    /// How far a device's rate may lie from the average, in percent, 0 to 90.
+    pub rate_spread_percent: u8,
+    /// A device that is further behind its schedule skips readings, in seconds, 0 to 3600.
+    pub behind_seconds_max: u32,
+    /// Pauses between phases of publishing.
+    pub duty: Duty,
+    /// Moments at which many devices drop their connection.
+    pub storm: Storm,
+}
+
+/// Phases of publishing and silence; the average rate stays as asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Duty {
+    /// Length of a phase of publishing, in seconds; 0: always.
+    pub on_seconds: f64,
+    /// Length of the silence after it, in seconds.
+    pub off_seconds: f64,
+}
+
+/// Reconnect storms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storm {
+    /// Time between two storms, in seconds; 0: none.
+    pub every_seconds: f64,
+    /// Share of devices that take part in each, in percent.
+    pub percent: u8,
+}
+
+/// Why a profile was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML of the right shape.
+    #[error("{}: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value out of its range.
+    #[error("{key} is {value}, allowed is {range}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        range: &'static str,
+    },
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 200,
+            window: 16,
+            keep_alive_seconds: 30,
+            qos0_percent: 10,
+            qos1_percent: 80,
+            qos2_percent: 10,
+            v5_percent: 50,
+            connect_per_second: 500,
+            rate_spread_percent: 50,
+            behind_seconds_max: 5,
+            duty: Duty::default(),
+            storm: Storm::default(),
+        }
+    }
+}
+
+impl Profile {
+    /// Reads a profile; it is not checked yet, because the command line may change it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a profile.
+    pub fn read(path: &Path) -> Result<Self, ProfileError> {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+        let malformed = |source| ProfileError::Malformed { path: path.to_owned(), source: Box::new(source) };
+        toml::from_str(&text).map_err(malformed)
+    }
+
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// Names the first key that is out of its range.
+    pub fn check(&self) -> Result<(), ProfileError> {
+        let percents = [self.qos0_percent, self.qos1_percent, self.qos2_percent];
+        let sum: u32 = percents.into_iter().map(u32::from).sum();
+        let Duty { on_seconds, off_seconds } = self.duty;
+        let Storm { every_seconds, percent } = self.storm;
+        let seconds = 0.0..=86_400.0;
+        let duty = seconds.contains(&on_seconds) && (on_seconds == 0.0 || on_seconds >= 0.001);
+        let storm = every_seconds == 0.0 || (1.0..=86_400.0).contains(&every_seconds);
+        let checks = [
+            (
+                "payload_bytes",
+                self.payload_bytes.to_string(),
+                (150..=65_536).contains(&self.payload_bytes),
+                "150 to 65536",
+            ),
+            ("window", self.window.to_string(), (1..=1000).contains(&self.window), "1 to 1000"),
+            (
+                "keep_alive_seconds",
+                self.keep_alive_seconds.to_string(),
+                (5..=3600).contains(&self.keep_alive_seconds),
+                "5 to 3600",
+            ),
+            ("qos0_percent + qos1_percent + qos2_percent", sum.to_string(), sum == 100, "100"),
+            ("v5_percent", self.v5_percent.to_string(), self.v5_percent <= 100, "0 to 100"),
+            (
+                "connect_per_second",
+                self.connect_per_second.to_string(),
+                (1..=100_000).contains(&self.connect_per_second),
+                "1 to 100000",
+            ),
+            (
+                "rate_spread_percent",
+                self.rate_spread_percent.to_string(),
+                self.rate_spread_percent <= 90,
+                "0 to 90",
+            ),
+            (
+                "behind_seconds_max",
+                self.behind_seconds_max.to_string(),
+                self.behind_seconds_max <= 3600,
+                "0 to 3600",
+            ),
+            ("duty.on_seconds", on_seconds.to_string(), duty, "0, or 0.001 to 86400"),
+            ("duty.off_seconds", off_seconds.to_string(), seconds.contains(&off_seconds), "0 to 86400"),
+            ("storm.every_seconds", every_seconds.to_string(), storm, "0, or 1 to 86400"),
+            ("storm.percent", percent.to_string(), percent <= 100, "0 to 100"),
+        ];
+        match checks.into_iter().find(|(_, _, fits, _)| !fits) {
+            Some((key, value, _, range)) => Err(ProfileError::Range { key, value, range }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<&str>) {
+        let profile = toml::from_str::<Profile>(text).map_err(|error| error.to_string());
+        let error = profile.and_then(|profile| profile.check().map_err(|error| error.to_string())).err();
+        match (error, expected) {
+            (None, None) => {}
+            (Some(error), Some(expected)) => assert!(error.contains(expected), "{error}"),
+            (error, expected) => panic!("{text}: {error:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn values_are_checked_and_unknown_keys_refused() {
+        check("", None);
+        check("payload_bytes = 1000\n[duty]\non_seconds = 1.5\noff_seconds = 3\n", None);
+        check("payload = 1", Some("unknown field"));
+        check("payload_bytes = 10", Some("payload_bytes is 10"));
+        check("keep_alive_seconds = 4", Some("keep_alive_seconds is 4"));
+        check("qos1_percent = 81", Some("is 101, allowed is 100"));
+        check("[storm]\nevery_seconds = 0.1", Some("storm.every_seconds"));
+        check("[duty]\non_seconds = nan", Some("duty.on_seconds"));
+        check("window = 0", Some("window is 0"));
+    }
+
+    #[test]
+    fn the_default_profile_is_valid() {
+        assert!(Profile::default().check().is_ok());
+    }
+}
