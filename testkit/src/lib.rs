@@ -12,5 +12,6 @@ pub mod cloud;
 pub mod gateway;
 pub mod judge;
 pub mod ledger;
+pub mod powercut;
 pub mod process;
 pub mod report;
