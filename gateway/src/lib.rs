@@ -12,5 +12,6 @@
 
 pub mod config;
 pub mod observe;
+pub mod outbox;
 pub mod supervise;
 pub mod tls;

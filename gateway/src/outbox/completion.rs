@@ -1,0 +1,156 @@
+//! Completions: how a submitter learns that what it submitted is durable.
+//!
+//! A connection has one [`Completion`] for its life. Each submission gets the next [`Ticket`]; a
+//! commit completes tickets in order and wakes the connection once, however many it completed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+/// The number of a submission within its completion: 1, 2, 3 and so on. The default, 0, stands for
+/// no submission at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A submission could not be made durable, and none after it on this completion will be. Close the
+/// connection: the device sends again what was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the outbox could not make the entries durable")]
+pub struct CommitFailed;
+
+/// Tells one submitter how far its submissions are durable.
+#[derive(Debug, Default)]
+pub struct Completion {
+    /// The last ticket handed out. Changed only by submissions, under the arena's lock.
+    issued: AtomicU64,
+    /// Where the arena holds the submission of the current group; see [`super::arena`].
+    place: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    durable: Ticket,
+    failed: bool,
+    waker: Option<Waker>,
+}
+
+impl Completion {
+    /// A completion without submissions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ready when a ticket above `seen` is durable, with the highest such ticket: all up to and with
+    /// it are durable. Remembers the last waker only.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitFailed`] when nothing above `seen` is durable and a later submission has failed. It
+    /// stays so for good.
+    pub fn poll_durable(&self, seen: Ticket, cx: &mut Context<'_>) -> Poll<Result<Ticket, CommitFailed>> {
+        let mut state = self.state.lock();
+        if state.durable > seen {
+            return Poll::Ready(Ok(state.durable));
+        }
+        if state.failed {
+            return Poll::Ready(Err(CommitFailed));
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// The highest durable ticket.
+    #[must_use]
+    pub fn durable(&self) -> Ticket {
+        self.state.lock().durable
+    }
+
+    /// The next ticket. The caller holds the arena's lock, which orders tickets as submissions.
+    pub(super) fn issue(&self) -> Ticket {
+        Ticket(self.issued.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Where the arena holds this completion. Both are called under the arena's lock only.
+    pub(super) fn place(&self) -> u64 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_place(&self, place: u64) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    /// Everything up to and with `ticket` is durable.
+    pub(super) fn complete(&self, ticket: Ticket) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.durable = state.durable.max(ticket);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// A submission failed.
+    pub(super) fn fail(&self) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.failed = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn durable_tickets_are_seen_once_and_wake_once() {
+        let completion = Completion::new();
+        let wakes = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        assert_eq!((completion.issue(), completion.issue()), (Ticket(1), Ticket(2)));
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Pending);
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Pending);
+        completion.complete(Ticket(2));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(2))));
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Ok(Ticket(2))));
+        assert_eq!(completion.poll_durable(Ticket(2), &mut cx), Poll::Pending);
+    }
+
+    #[test]
+    fn what_was_durable_is_reported_before_a_failure() {
+        let completion = Completion::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        completion.complete(Ticket(1));
+        completion.fail();
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(1))));
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)));
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)));
+    }
+}

@@ -1,0 +1,170 @@
+//! The `[outbox]` section.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{ByteSize, ConfigError, Key, Preset, Section, Shape, Value};
+
+const DIRECTORY: Key = Key {
+    name: "directory",
+    value: Value::Path,
+    default: Preset::Required,
+    help: "Where messages are kept until the cloud has confirmed them. Created if it is missing; belongs to one gateway.",
+};
+const BYTES_MAX: Key = Key {
+    name: "bytes_max",
+    value: Value::Bytes { min: 16 * ByteSize::MIB, max: 16 * ByteSize::TIB },
+    default: Preset::Is("4GiB"),
+    help: "Most bytes of unconfirmed messages. At the limit devices get no acknowledgement and are not read; the last \
+           5 % are kept for alerts and status. The disk needs about 512 MiB more.",
+};
+const QUEUE_BYTES_MAX: Key = Key {
+    name: "queue_bytes_max",
+    value: Value::Bytes { min: ByteSize::MIB, max: ByteSize::GIB },
+    default: Preset::Is("16MiB"),
+    help: "Most bytes in memory on their way to the disk. At the limit devices are not read.",
+};
+const COMMIT_FLOOR: Key = Key {
+    name: "commit_floor",
+    value: Value::Time { min: Duration::ZERO, max: Duration::from_millis(100) },
+    default: Preset::Is("1ms"),
+    help: "Least time between the starts of two commits while fewer than 256 messages and 64 KiB wait. More saves flash \
+           and processor time and delays acknowledgements; alerts never wait for it.",
+};
+const GROUP_BYTES_MAX: Key = Key {
+    name: "segment_bytes_max",
+    value: Value::Bytes { min: 64 * ByteSize::KIB, max: 16 * ByteSize::MIB },
+    default: Preset::Is("1MiB"),
+    help: "Most bytes of messages in one segment, the unit that is stored, read and checked.",
+};
+const GROUP_COUNT_MAX: Key = Key {
+    name: "segment_messages_max",
+    value: Value::Count { min: 1, max: 65_536 },
+    default: Preset::Is("4096"),
+    help: "Most messages in one segment.",
+};
+const BODY_CODEC: Key = Key {
+    name: "body_codec",
+    value: Value::Choice(&["lz4", "none"]),
+    default: Preset::Is("lz4"),
+    help: "How segments are compressed. `lz4` writes a third less to the disk; `none` spends less processor time.",
+};
+const TAIL_CACHE_BYTES: Key = Key {
+    name: "tail_cache_bytes",
+    value: Value::Bytes { min: 0, max: 4 * ByteSize::GIB },
+    default: Preset::Is("32MiB"),
+    help: "Memory for recent segments, so that consumers that keep up never read the disk.",
+};
+const REALTIME: Key = Key {
+    name: "realtime",
+    value: Value::Flag,
+    default: Preset::Is("true"),
+    help: "Ask for real-time scheduling (FIFO, priority 1) of the thread that commits: on a busy machine it decides how \
+           long an acknowledgement takes. Without the right to it the gateway says so and goes on.",
+};
+
+/// How bodies of segments are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyCodec {
+    /// Stored as they are.
+    None,
+    /// LZ4 block format.
+    Lz4,
+}
+
+/// How the outbox works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the log lives; created if missing.
+    pub directory: PathBuf,
+    /// Most bytes of unconfirmed entries.
+    pub bytes_max: u64,
+    /// Most bytes submitted and not yet durable.
+    pub queue_bytes_max: usize,
+    /// Least time between the starts of two commits.
+    pub commit_floor: Duration,
+    /// Most bytes of records in one segment.
+    pub segment_bytes_max: usize,
+    /// Most records in one segment.
+    pub segment_messages_max: u32,
+    /// How segments are compressed.
+    pub body_codec: BodyCodec,
+    /// Memory for recent segments.
+    pub tail_cache_bytes: usize,
+    /// Whether the committer asks for real-time scheduling.
+    pub realtime: bool,
+}
+
+// === impl BodyCodec ===
+
+impl BodyCodec {
+    /// The number in a segment's header.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Lz4 => 1,
+        }
+    }
+
+    pub(super) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Lz4),
+            _ => None,
+        }
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    pub(crate) const SHAPE: Shape = Shape::table(
+        "outbox",
+        "The durable log between devices and cloud. Nothing is acknowledged before it is on the disk here.",
+        &[
+            DIRECTORY,
+            BYTES_MAX,
+            QUEUE_BYTES_MAX,
+            COMMIT_FLOOR,
+            GROUP_BYTES_MAX,
+            GROUP_COUNT_MAX,
+            BODY_CODEC,
+            TAIL_CACHE_BYTES,
+            REALTIME,
+        ],
+    );
+
+    /// The defaults, for a log in `directory`.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            bytes_max: 4 * ByteSize::GIB,
+            queue_bytes_max: 16 << 20,
+            commit_floor: Duration::from_millis(1),
+            segment_bytes_max: 1 << 20,
+            segment_messages_max: 4096,
+            body_codec: BodyCodec::Lz4,
+            tail_cache_bytes: 32 << 20,
+            realtime: true,
+        }
+    }
+
+    pub(crate) fn read(section: &mut Section) -> Result<Self, ConfigError> {
+        let messages = section.count(&GROUP_COUNT_MAX)?;
+        Ok(Self {
+            directory: section.path(&DIRECTORY)?,
+            bytes_max: section.bytes(&BYTES_MAX)?.0,
+            queue_bytes_max: section.bytes(&QUEUE_BYTES_MAX)?.as_usize(),
+            commit_floor: section.time(&COMMIT_FLOOR)?,
+            segment_bytes_max: section.bytes(&GROUP_BYTES_MAX)?.as_usize(),
+            segment_messages_max: u32::try_from(messages).unwrap_or(u32::MAX),
+            body_codec: match section.choice(&BODY_CODEC)?.as_str() {
+                "none" => BodyCodec::None,
+                _ => BodyCodec::Lz4,
+            },
+            tail_cache_bytes: section.bytes(&TAIL_CACHE_BYTES)?.as_usize(),
+            realtime: section.flag(&REALTIME)?,
+        })
+    }
+}

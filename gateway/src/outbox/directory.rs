@@ -1,0 +1,191 @@
+//! The files of an outbox directory: who may use it, and what is set aside before it opens.
+//!
+//! `lock` keeps others out, `database/` is the store, `high-water` the sidecar. `wal-aside/` exists
+//! while an opening runs, and stays if that opening found something missing: a successful opening
+//! of the database deletes its log files, and with them what could be salvaged.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::OpenError;
+use super::store::Engine;
+
+const LOCK: &str = "lock";
+const DATABASE: &str = "database";
+const HIGH_WATER: &str = "high-water";
+const ASIDE: &str = "wal-aside";
+/// A file system of its own has this folder from the start.
+const LOST_AND_FOUND: &str = "lost+found";
+/// Refused openings keep at most as many sets of log files; the first ones matter most.
+const ASIDE_SETS_MAX: u32 = 8;
+
+/// An outbox directory that this process has to itself until it is dropped.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes `root` for this process; creates it if it is missing.
+    pub(super) fn claim(root: &Path) -> Result<Self, OpenError> {
+        create_durably(root)?;
+        refuse_others(root)?;
+        let path = root.join(LOCK);
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(|source| failed(&path, "open the lock file", source))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { directory: root.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(failed(&path, "lock the lock file", source)),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.root.join(DATABASE)
+    }
+
+    pub(super) fn high_water(&self) -> PathBuf {
+        self.root.join(HIGH_WATER)
+    }
+
+    /// Where log files are set aside.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.root.join(ASIDE)
+    }
+
+    /// Makes the directory's entries durable.
+    pub(super) fn sync(&self) -> Result<(), OpenError> {
+        sync_directory(&self.root)
+    }
+
+    /// Creates the folder of the store.
+    pub(super) fn create_database(&self) -> Result<(), OpenError> {
+        create_durably(&self.database())
+    }
+
+    /// Keeps the store's log files from being deleted by the opening that follows: by a second name
+    /// for each, or a copy where the file system has no second names.
+    pub(super) fn set_logs_aside(&self, engine: &dyn Engine) -> Result<(), OpenError> {
+        let database = self.database();
+        if !database.exists() {
+            return Ok(());
+        }
+        let logs =
+            engine.logs(&database).map_err(|source| failed(&database, "list the log files", source))?;
+        let sets = (1..=ASIDE_SETS_MAX).map(|set| self.aside().join(set.to_string()));
+        let Some(set) = sets.into_iter().find(|set| !set.exists()).filter(|_| !logs.is_empty()) else {
+            return Ok(());
+        };
+        create_durably(&set)?;
+        for log in &logs {
+            let copy = set.join(log.file_name().unwrap_or(OsStr::new("log")));
+            let kept = fs::hard_link(log, &copy).or_else(|_| copy_durably(log, &copy));
+            kept.map_err(|source| failed(log, "set the log file aside", source))?;
+        }
+        sync_directory(&set)
+    }
+
+    /// Removes what was set aside: the opening was checked and nothing is missing.
+    pub(super) fn drop_logs_aside(&self) -> Result<(), OpenError> {
+        match fs::remove_dir_all(self.aside()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(&self.aside(), "remove what was set aside", error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Creates a directory and its missing parents; after a power cut they are still there.
+fn create_durably(path: &Path) -> Result<(), OpenError> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(directory, "create the directory", error));
+            }
+            _ => {}
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| failed(path, "make the directory durable", source))
+}
+
+fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    File::open(to)?.sync_all()
+}
+
+/// Refuses a directory that has something in it and nothing of ours.
+fn refuse_others(root: &Path) -> Result<(), OpenError> {
+    let entries = fs::read_dir(root).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.map_err(|source| failed(root, "list the directory", source))?;
+    let names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+    let ours = |name: &&std::ffi::OsString| [LOCK, DATABASE, HIGH_WATER].iter().any(|our| name == our);
+    if names.iter().any(|name| ours(&name)) {
+        return Ok(());
+    }
+    match names.iter().find(|name| *name != LOST_AND_FOUND) {
+        None => Ok(()),
+        Some(found) => Err(OpenError::NotAnOutbox {
+            directory: root.to_owned(),
+            found: found.to_string_lossy().into_owned(),
+        }),
+    }
+}
+
+fn failed(path: &Path, action: &'static str, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_created_with_its_parents() {
+        let base = tempfile::tempdir().unwrap();
+        let root = base.path().join("a/b/c");
+        drop(Directory::claim(&root).unwrap());
+        drop(Directory::claim(&root).expect("empty but for the lock"));
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused_and_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join(LOST_AND_FOUND)).unwrap();
+        drop(Directory::claim(base.path()).expect("an empty file system"));
+        fs::remove_file(base.path().join(LOCK)).unwrap();
+        fs::write(base.path().join("CURRENT"), "MANIFEST-000001").unwrap();
+        let error = Directory::claim(base.path()).expect_err("it is a database itself");
+        assert!(matches!(&error, OpenError::NotAnOutbox { found, .. } if found == "CURRENT"), "{error}");
+        assert!(!base.path().join(LOCK).exists());
+        let error = Directory::claim(&base.path().join("CURRENT")).expect_err("it is a file");
+        assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_has_one_user() {
+        let base = tempfile::tempdir().unwrap();
+        let held = Directory::claim(base.path()).unwrap();
+        let error = Directory::claim(base.path()).expect_err("held");
+        assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+        drop(held);
+        drop(Directory::claim(base.path()).expect("free again"));
+    }
+}

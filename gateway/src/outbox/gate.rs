@@ -1,0 +1,283 @@
+//! The gate: how much may be taken in, decided before a socket is read.
+//!
+//! Two bounds hold: bytes on their way to the disk, and the quota of bytes that no consumer has
+//! confirmed. What is refused is not read, so pressure runs back to the device. Both bounds reopen
+//! only some way below the limit, so that connections do not flutter around it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use penstock_proto::Lane;
+use tokio::sync::Notify;
+
+use super::error::Refused;
+
+/// Lanes other than `alerts` and `status` leave this share of the quota to those two.
+const RESERVE_PERCENT: u64 = 5;
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    queue_bytes: AtomicUsize,
+    queue_bytes_max: usize,
+    /// The largest reservation refused for want of room in the queue since there was room for it.
+    wanted: AtomicUsize,
+    backlog_bytes: AtomicU64,
+    quotas: [Quota; 2],
+    state: AtomicU8,
+    /// How many wait in [`Self::room`].
+    waiting: AtomicUsize,
+    room: Notify,
+}
+
+/// One limit on the backlog.
+#[derive(Debug)]
+struct Quota {
+    bytes_max: u64,
+    /// Shut when the limit was reached, until the backlog is at most `reopen_at`.
+    shut: AtomicBool,
+    reopen_at: u64,
+}
+
+/// Whether the outbox can take anything at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Open = 0,
+    Poisoned = 1,
+    Closed = 2,
+}
+
+impl Gate {
+    pub(super) fn new(queue_bytes_max: usize, bytes_max: u64) -> Self {
+        let ordinary = bytes_max - bytes_max / 100 * RESERVE_PERCENT;
+        Self {
+            queue_bytes: AtomicUsize::new(0),
+            queue_bytes_max,
+            wanted: AtomicUsize::new(0),
+            backlog_bytes: AtomicU64::new(0),
+            quotas: [bytes_max, ordinary].map(Quota::new),
+            state: AtomicU8::new(State::Open as u8),
+            waiting: AtomicUsize::new(0),
+            room: Notify::new(),
+        }
+    }
+
+    /// Counts `bytes` in, or says why not.
+    pub(super) fn reserve(&self, lane: Lane, bytes: usize) -> Result<(), Refused> {
+        match self.state() {
+            State::Open => {}
+            State::Poisoned => return Err(Refused::Poisoned),
+            State::Closed => return Err(Refused::Closed),
+        }
+        let quota = self.quota(lane);
+        if quota.shut.load(Ordering::Relaxed) {
+            return Err(Refused::Quota);
+        }
+        let queued = self.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let with_queue = self.backlog_bytes().saturating_add(queued as u64).saturating_add(bytes as u64);
+        // What is larger than the whole bound passes when nothing else is there, or it never would.
+        let refused = if queued > 0 && queued.saturating_add(bytes) > self.queue_bytes_max {
+            self.wanted.fetch_max(bytes, Ordering::AcqRel);
+            Refused::Full
+        } else if with_queue > quota.bytes_max {
+            quota.shut.store(true, Ordering::Relaxed);
+            Refused::Quota
+        } else {
+            return Ok(());
+        };
+        self.release(bytes);
+        Err(refused)
+    }
+
+    /// Replaces a reservation by what was really taken in.
+    pub(super) fn settle(&self, reserved: usize, used: usize) {
+        if used > reserved {
+            self.queue_bytes.fetch_add(used - reserved, Ordering::AcqRel);
+        } else if used < reserved {
+            self.release(reserved - used);
+        }
+    }
+
+    /// Counts `bytes` out: durable, failed, or reserved and not used.
+    pub(super) fn release(&self, bytes: usize) {
+        let before = self.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        debug_assert!(before >= bytes, "released more than was reserved");
+        self.wake_if_room();
+    }
+
+    /// Notes how much no consumer has confirmed; reopens quotas.
+    pub(super) fn set_backlog(&self, bytes: u64) {
+        self.backlog_bytes.store(bytes, Ordering::Release);
+        let mut reopened = false;
+        for quota in &self.quotas {
+            if bytes <= quota.reopen_at && quota.shut.load(Ordering::Relaxed) {
+                quota.shut.store(false, Ordering::Release);
+                reopened = true;
+            }
+        }
+        if reopened {
+            self.wake_if_room();
+        }
+    }
+
+    /// Changes the state; closing is for good.
+    pub(super) fn set_state(&self, state: State) {
+        self.state.fetch_max(state as u8, Ordering::AcqRel);
+        if state == State::Open {
+            let poisoned = State::Poisoned as u8;
+            // An error means that it is open already, or closed.
+            drop(self.state.compare_exchange(poisoned, state as u8, Ordering::AcqRel, Ordering::Relaxed));
+        }
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Open,
+            1 => State::Poisoned,
+            _ => State::Closed,
+        }
+    }
+
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.queue_bytes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn backlog_bytes(&self) -> u64 {
+        self.backlog_bytes.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`Self::reserve`] may succeed, or will never again.
+    pub(super) async fn room(&self, lane: Lane) {
+        let _counted = Counted::new(&self.waiting);
+        loop {
+            let changed = self.room.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.has_room(lane) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        match self.state() {
+            State::Open => !self.quota(lane).shut.load(Ordering::Acquire) && self.queue_has_room(),
+            State::Poisoned => false,
+            State::Closed => true,
+        }
+    }
+
+    fn queue_has_room(&self) -> bool {
+        let queued = self.queue_bytes.load(Ordering::SeqCst);
+        let with_wanted = queued.saturating_add(self.wanted.load(Ordering::SeqCst));
+        queued == 0 || (queued <= self.queue_bytes_max / 4 * 3 && with_wanted <= self.queue_bytes_max)
+    }
+
+    fn wake_if_room(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 && self.queue_has_room() {
+            self.wanted.store(0, Ordering::Release);
+            self.room.notify_waiters();
+        }
+    }
+
+    const fn quota(&self, lane: Lane) -> &Quota {
+        let [all, ordinary] = &self.quotas;
+        match lane {
+            Lane::Alerts | Lane::Status => all,
+            Lane::Telemetry | Lane::Bulk | Lane::Dead => ordinary,
+        }
+    }
+}
+
+impl Quota {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, shut: AtomicBool::new(false), reopen_at: bytes_max - bytes_max / 20 }
+    }
+}
+
+/// Counts a waiter for as long as it waits, however it ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn has_room_after(gate: &Gate, lane: Lane, change: impl FnOnce(&Gate)) -> bool {
+        let mut room = pin!(gate.room(lane));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(room.as_mut().poll(&mut cx), Poll::Pending);
+        change(gate);
+        room.as_mut().poll(&mut cx).is_ready()
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_reopens_below_the_limit() {
+        let gate = Gate::new(1000, 1 << 30);
+        assert_eq!(gate.reserve(Lane::Telemetry, 5000), Ok(()), "alone it passes");
+        assert_eq!(gate.reserve(Lane::Telemetry, 1), Err(Refused::Full));
+        gate.settle(5000, 900);
+        assert_eq!(gate.reserve(Lane::Telemetry, 101), Err(Refused::Full));
+        assert_eq!(gate.reserve(Lane::Telemetry, 100), Ok(()));
+        assert_eq!(gate.queue_bytes(), 1000);
+        assert!(!has_room_after(&gate, Lane::Telemetry, |gate| gate.release(249)));
+        assert!(has_room_after(&gate, Lane::Telemetry, |gate| gate.release(1)));
+        gate.settle(0, 50);
+        assert_eq!(gate.queue_bytes(), 800, "what exceeds its reservation is counted too");
+    }
+
+    #[test]
+    fn the_quota_keeps_a_reserve_for_alerts_and_status() {
+        let gate = Gate::new(1 << 20, 100_000);
+        gate.set_backlog(94_000);
+        assert_eq!(gate.reserve(Lane::Telemetry, 1001), Err(Refused::Quota));
+        assert_eq!(gate.reserve(Lane::Telemetry, 1), Err(Refused::Quota), "shut until it reopens");
+        assert_eq!(gate.reserve(Lane::Status, 6000), Ok(()));
+        assert_eq!(gate.reserve(Lane::Alerts, 1), Err(Refused::Quota));
+        gate.release(6000);
+        assert!(!has_room_after(&gate, Lane::Bulk, |gate| gate.set_backlog(90_251)));
+        assert!(has_room_after(&gate, Lane::Bulk, |gate| gate.set_backlog(90_250)));
+        assert_eq!(gate.reserve(Lane::Telemetry, 1), Ok(()));
+    }
+
+    #[test]
+    fn states_are_reported_and_end_waiting() {
+        let gate = Gate::new(1000, 100_000);
+        gate.set_state(State::Poisoned);
+        assert_eq!(gate.reserve(Lane::Alerts, 1), Err(Refused::Poisoned));
+        assert!(has_room_after(&gate, Lane::Alerts, |gate| gate.set_state(State::Open)));
+        gate.set_state(State::Poisoned);
+        assert!(has_room_after(&gate, Lane::Alerts, |gate| gate.set_state(State::Closed)));
+        gate.set_state(State::Open);
+        assert_eq!(gate.reserve(Lane::Alerts, 1), Err(Refused::Closed), "closing is for good");
+    }
+
+    #[test]
+    fn waiting_is_cancel_safe() {
+        let gate = Gate::new(1000, 100_000);
+        gate.reserve(Lane::Bulk, 1000).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        {
+            let mut room = pin!(gate.room(Lane::Bulk));
+            assert!(room.as_mut().poll(&mut cx).is_pending());
+        }
+        assert_eq!(gate.waiting.load(Ordering::SeqCst), 0);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the outbox measures. Counted per group, not per message.
+
+use metrics::{Counter, Gauge, Histogram};
+use penstock_proto::Lane;
+
+use super::error::Refused;
+use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
+
+const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk", "dead"];
+const REASONS: &[&str] = &["full", "quota", "poisoned", "closed"];
+
+const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric { name, kind, help, labels: &[] }
+}
+
+const fn per_lane(name: &'static str, kind: Kind, help: &'static str) -> Metric {
+    Metric { name, kind, help, labels: &[("lane", LANES)] }
+}
+
+const SECONDS: Kind = Kind::Histogram(&[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+]);
+
+const COMMITS: Metric =
+    metric("penstock_outbox_commits_total", Kind::Counter, "Groups made durable, one sync each.");
+const GROUP_MESSAGES: Metric = metric(
+    "penstock_outbox_group_messages",
+    Kind::Histogram(&[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0]),
+    "Messages per group.",
+);
+const QUEUE_WAIT: Metric = metric(
+    "penstock_outbox_queue_wait_seconds",
+    SECONDS,
+    "From the first submission of a group to the start of its commit.",
+);
+const COMMIT: Metric =
+    metric("penstock_outbox_commit_duration_seconds", SECONDS, "Write and sync of a group.");
+const QUEUE_BYTES: Metric =
+    metric("penstock_outbox_queue_bytes", Kind::Gauge, "Bytes reserved or submitted and not yet durable.");
+const BACKLOG_MESSAGES: Metric = per_lane(
+    "penstock_outbox_backlog_messages",
+    Kind::Gauge,
+    "Messages stored and not yet confirmed by every consumer.",
+);
+const BACKLOG_BYTES: Metric = per_lane(
+    "penstock_outbox_backlog_bytes",
+    Kind::Gauge,
+    "Bytes stored and not yet confirmed by every consumer, uncompressed.",
+);
+const OLDEST: Metric = per_lane(
+    "penstock_outbox_oldest_age_seconds",
+    Kind::Gauge,
+    "Age of the oldest unconfirmed message; 0 if there is none.",
+);
+const APPENDED: Metric =
+    per_lane("penstock_outbox_appended_messages_total", Kind::Counter, "Messages made durable.");
+const APPENDED_BYTES: Metric =
+    per_lane("penstock_outbox_appended_bytes_total", Kind::Counter, "Bytes made durable, uncompressed.");
+const STORED_BYTES: Metric = per_lane(
+    "penstock_outbox_stored_bytes_total",
+    Kind::Counter,
+    "Bytes made durable, as stored with headers and compression.",
+);
+const TRIMMED: Metric = per_lane(
+    "penstock_outbox_trimmed_messages_total",
+    Kind::Counter,
+    "Messages deleted after every consumer had confirmed them.",
+);
+const FAILED: Metric = metric(
+    "penstock_outbox_failed_messages_total",
+    Kind::Counter,
+    "Messages whose commit failed; none of them was acknowledged.",
+);
+const SIDECAR_ERRORS: Metric = metric(
+    "penstock_outbox_sidecar_errors_total",
+    Kind::Counter,
+    "Failed writes or syncs of the high-water mark.",
+);
+const POISONED: Metric = metric(
+    "penstock_outbox_poisoned_total",
+    Kind::Counter,
+    "Write errors after which the database was closed and opened again.",
+);
+const POISONED_NOW: Metric =
+    metric("penstock_outbox_poisoned", Kind::Gauge, "1 while nothing is taken in because of a write error.");
+const REOPENS: Metric = metric(
+    "penstock_outbox_reopens_total",
+    Kind::Counter,
+    "Attempts to open the database again after a write error.",
+);
+const REALTIME: Metric = metric(
+    "penstock_outbox_committer_realtime",
+    Kind::Gauge,
+    "1 if the thread that commits got real-time scheduling.",
+);
+const READS: Metric = metric(
+    "penstock_outbox_disk_reads_total",
+    Kind::Counter,
+    "Reads of stored segments that were no longer in memory.",
+);
+const REFUSED: Metric = Metric {
+    name: "penstock_outbox_refused_total",
+    kind: Kind::Counter,
+    help: "Reservations refused; the device is not read until there is room.",
+    labels: &[("reason", REASONS)],
+};
+
+pub(crate) const METRICS: &[Metric] = &[
+    COMMITS,
+    GROUP_MESSAGES,
+    QUEUE_WAIT,
+    COMMIT,
+    QUEUE_BYTES,
+    BACKLOG_MESSAGES,
+    BACKLOG_BYTES,
+    OLDEST,
+    APPENDED,
+    APPENDED_BYTES,
+    STORED_BYTES,
+    TRIMMED,
+    FAILED,
+    SIDECAR_ERRORS,
+    POISONED,
+    POISONED_NOW,
+    REOPENS,
+    REALTIME,
+    READS,
+    REFUSED,
+];
+
+/// The handles, made once.
+pub(super) struct Metrics {
+    pub(super) commits: Counter,
+    pub(super) group_messages: Histogram,
+    pub(super) queue_wait: Histogram,
+    pub(super) commit: Histogram,
+    pub(super) queue_bytes: Gauge,
+    pub(super) lanes: [LaneMetrics; Lane::COUNT],
+    pub(super) failed: Counter,
+    pub(super) sidecar_errors: Counter,
+    pub(super) poisoned: Counter,
+    pub(super) poisoned_now: Gauge,
+    pub(super) reopens: Counter,
+    pub(super) realtime: Gauge,
+    pub(super) reads: Counter,
+    refused: [Counter; 4],
+}
+
+pub(super) struct LaneMetrics {
+    pub(super) backlog_messages: Gauge,
+    pub(super) backlog_bytes: Gauge,
+    pub(super) oldest: Gauge,
+    pub(super) appended: Counter,
+    pub(super) appended_bytes: Counter,
+    pub(super) stored_bytes: Counter,
+    pub(super) trimmed: Counter,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        Self {
+            commits: counter(&COMMITS),
+            group_messages: histogram(&GROUP_MESSAGES),
+            queue_wait: histogram(&QUEUE_WAIT),
+            commit: histogram(&COMMIT),
+            queue_bytes: gauge(&QUEUE_BYTES),
+            lanes: Lane::ALL.map(LaneMetrics::new),
+            failed: counter(&FAILED),
+            sidecar_errors: counter(&SIDECAR_ERRORS),
+            poisoned: counter(&POISONED),
+            poisoned_now: gauge(&POISONED_NOW),
+            reopens: counter(&REOPENS),
+            realtime: gauge(&REALTIME),
+            reads: counter(&READS),
+            refused: ["full", "quota", "poisoned", "closed"]
+                .map(|reason| counter_with(&REFUSED, "reason", reason)),
+        }
+    }
+
+    pub(super) fn lane(&self, lane: Lane) -> &LaneMetrics {
+        let [alerts, status, telemetry, bulk, dead] = &self.lanes;
+        match lane {
+            Lane::Alerts => alerts,
+            Lane::Status => status,
+            Lane::Telemetry => telemetry,
+            Lane::Bulk => bulk,
+            Lane::Dead => dead,
+        }
+    }
+
+    pub(super) fn refused(&self, reason: Refused) {
+        let [full, quota, poisoned, closed] = &self.refused;
+        let counter = match reason {
+            Refused::Full => full,
+            Refused::Quota => quota,
+            Refused::Poisoned => poisoned,
+            Refused::Closed => closed,
+        };
+        counter.increment(1);
+    }
+}
+
+impl LaneMetrics {
+    fn new(lane: Lane) -> Self {
+        let name = lane.name();
+        Self {
+            backlog_messages: gauge_with(&BACKLOG_MESSAGES, "lane", name),
+            backlog_bytes: gauge_with(&BACKLOG_BYTES, "lane", name),
+            oldest: gauge_with(&OLDEST, "lane", name),
+            appended: counter_with(&APPENDED, "lane", name),
+            appended_bytes: counter_with(&APPENDED_BYTES, "lane", name),
+            stored_bytes: counter_with(&STORED_BYTES, "lane", name),
+            trimmed: counter_with(&TRIMMED, "lane", name),
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_cover_every_lane() {
+        assert!(Lane::ALL.iter().map(|lane| lane.name()).eq(LANES.iter().copied()));
+        // Making the handles checks every label against its declaration.
+        drop(Metrics::new());
+    }
+}

@@ -1,0 +1,58 @@
+//! The outbox: where every message becomes durable before anybody says so.
+//!
+//! **The promise:** PUBACK or PUBREC leaves only after the entry is committed and synced; an entry
+//! goes only after every configured consumer confirmed it or a named policy let it go.
+//!
+//! ```text
+//! Encoded ──submit──► arena ──swap──► committer ──one synced batch──► RocksDB ──► Consumer
+//!    ▲                                   │  sidecar, then tail cache ───────────────▲
+//!    └── Permit (gate: queue, quota)     └─► Completion: tickets durable, or failed
+//! ```
+//!
+//! What enters: encoded entries of any lane, under a permit taken before the socket was read. What
+//! leaves: durable tickets, and segments for consumers in order of their positions, which are dense
+//! per lane, start at 1 and continue across restarts.
+//!
+//! What is bounded: bytes on their way to the disk (`queue_bytes_max`), unconfirmed bytes
+//! (`bytes_max`), segments (`segment_bytes_max`, `segment_messages_max`), memory for readers
+//! (`tail_cache_bytes`). At a bound nothing is taken in; nothing is dropped.
+//!
+//! What a crash between any two steps leaves: a group is in the log whole or not at all; positions
+//! below the sidecar's mark are there or the next start refuses; progress of consumers may be a
+//! little old, so that entries are read again. The formats are in `docs/formats/outbox-v1.md`.
+
+mod arena;
+mod commit;
+mod completion;
+mod config;
+mod directory;
+mod error;
+mod gate;
+mod housekeeping;
+mod keys;
+mod metrics;
+mod reader;
+mod record;
+mod recovery;
+mod segment;
+mod service;
+mod shared;
+mod sidecar;
+mod store;
+mod tail;
+mod trim;
+mod wire;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use completion::{CommitFailed, Completion, Ticket};
+pub use config::{BodyCodec, Config};
+pub use error::{Error, OpenError, Refused, StoreError, StoreErrorKind};
+pub(crate) use metrics::METRICS;
+pub use reader::Consumer;
+pub use record::{Encoded, Entry, Properties, Record, RecordError, Records, UserProperties};
+pub use recovery::ConsumerId;
+pub use segment::{Segment, SegmentError};
+pub use service::{Appender, Handle, LaneStatus, Permit, Service, Status};

@@ -1,0 +1,324 @@
+//! What the outbox's threads share: the queue and the gate in front, the committer, the consumers
+//! behind, and the state that everybody may look at.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use penstock_proto::{Epoch, Lane, LogId, Seq};
+
+use super::arena::Queue;
+use super::config::Config;
+use super::gate::{Gate, State};
+use super::keys::{Head, Progress};
+use super::metrics::Metrics;
+use super::recovery::{ConsumerId, Recovered};
+use super::store::Store;
+use super::tail::TailCache;
+use crate::supervise::clock;
+
+/// Progress of a consumer is written at the latest after this time without a group.
+const PROGRESS_IDLE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) log: LogId,
+    epoch: AtomicU32,
+    pub(super) queue: Queue,
+    pub(super) gate: Gate,
+    pub(super) tail: TailCache,
+    pub(super) commits: CommitSignal,
+    pub(super) slots: Vec<Slot>,
+    /// Closed while a failed store is opened again.
+    pub(super) store: RwLock<Option<Box<dyn Store>>>,
+    /// The sidecar's file, and whether it was written since it was last made durable.
+    pub(super) sidecar: Mutex<Arc<File>>,
+    pub(super) sidecar_dirty: AtomicBool,
+    pub(super) poisoned: Mutex<Option<String>>,
+    pub(super) realtime: AtomicBool,
+    pub(super) ended: Latch,
+    pub(super) metrics: Metrics,
+    lanes: [LaneView; Lane::COUNT],
+}
+
+/// What everybody may know about a lane. Written by the committer and the housekeeper only.
+#[derive(Debug, Default)]
+pub(super) struct LaneView {
+    /// The first position that is not committed. Everything below may be read.
+    next: AtomicU64,
+    /// The least position that some consumer has not confirmed.
+    low: AtomicU64,
+    /// Where the oldest segment begins that some consumer still needs.
+    floor: AtomicU64,
+    backlog_bytes: AtomicU64,
+    /// Below this position the files may be deleted: the trim is durable.
+    reclaim: AtomicU64,
+    /// When the oldest unconfirmed entry was committed, in Unix milliseconds; 0 if there is none.
+    oldest_ms: AtomicU64,
+}
+
+/// A configured consumer: where it has come to, as it says and as it is written.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: ConsumerId,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    progress: Progress,
+    /// Counts the changes of `progress`.
+    version: u64,
+    /// The version that was written last.
+    written: u64,
+    in_use: bool,
+}
+
+/// Progress that is to be written.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) progress: Progress,
+    version: u64,
+}
+
+/// Counts commits and wakes those who wait for the next one.
+#[derive(Debug, Default)]
+pub(super) struct CommitSignal {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+/// Set once, when the committer has ended.
+#[derive(Debug, Default)]
+pub(super) struct Latch {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(config: Config, consumers: &[ConsumerId], recovered: &mut Recovered) -> Self {
+        let progress = std::mem::take(&mut recovered.progress);
+        let slots = consumers.iter().cloned().zip(progress).map(|(id, progress)| Slot::new(id, progress));
+        Self {
+            log: recovered.log,
+            epoch: AtomicU32::new(recovered.epoch.0),
+            queue: Queue::new(),
+            gate: Gate::new(config.queue_bytes_max, config.bytes_max),
+            tail: TailCache::new(config.tail_cache_bytes),
+            commits: CommitSignal::default(),
+            slots: slots.collect(),
+            store: RwLock::new(None),
+            sidecar: Mutex::new(recovered.sidecar.file()),
+            sidecar_dirty: AtomicBool::new(false),
+            poisoned: Mutex::new(None),
+            realtime: AtomicBool::new(false),
+            ended: Latch::default(),
+            metrics: Metrics::new(),
+            lanes: Default::default(),
+            config,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Release);
+    }
+
+    pub(super) fn lane(&self, lane: Lane) -> &LaneView {
+        let [alerts, status, telemetry, bulk, dead] = &self.lanes;
+        match lane {
+            Lane::Alerts => alerts,
+            Lane::Status => status,
+            Lane::Telemetry => telemetry,
+            Lane::Bulk => bulk,
+            Lane::Dead => dead,
+        }
+    }
+
+    /// The consumers of `lane`, with their places.
+    pub(super) fn slots_of(&self, lane: Lane) -> impl Iterator<Item = (usize, &Slot)> {
+        self.slots.iter().enumerate().filter(move |(_, slot)| slot.id.lane == lane)
+    }
+
+    /// A consumer moved on: its progress rides the next group, or is written soon without one.
+    pub(super) fn progress_moved(&self, place: usize, progress: &Progress) {
+        if let Some(slot) = self.slots.get(place)
+            && slot.moved(progress)
+            && let Some(due) = clock::now().checked_add(PROGRESS_IDLE)
+        {
+            self.queue.set_timer(due);
+        }
+    }
+
+    /// Nothing will be committed any more.
+    pub(super) fn end(&self) {
+        self.gate.set_state(State::Closed);
+        self.queue.close();
+        self.ended.set();
+        self.commits.wake();
+    }
+}
+
+// === impl LaneView ===
+
+impl LaneView {
+    pub(super) fn next(&self) -> Seq {
+        Seq(self.next.load(Ordering::Acquire))
+    }
+
+    pub(super) fn low(&self) -> Seq {
+        Seq(self.low.load(Ordering::Acquire))
+    }
+
+    pub(super) fn floor(&self) -> Seq {
+        Seq(self.floor.load(Ordering::Acquire))
+    }
+
+    pub(super) fn reclaimable(&self) -> Seq {
+        Seq(self.reclaim.load(Ordering::Acquire))
+    }
+
+    pub(super) fn backlog_bytes(&self) -> u64 {
+        self.backlog_bytes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn backlog_messages(&self) -> u64 {
+        self.next().0.saturating_sub(self.low().0)
+    }
+
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        Some(self.oldest_ms.load(Ordering::Acquire)).filter(|ms| *ms != 0)
+    }
+
+    pub(super) fn publish(&self, next: Seq) {
+        self.next.store(next.0, Ordering::Release);
+    }
+
+    pub(super) fn set_backlog(&self, low: Seq, floor: Seq, bytes: u64) {
+        self.low.store(low.0, Ordering::Release);
+        self.floor.store(floor.0, Ordering::Release);
+        self.backlog_bytes.store(bytes, Ordering::Release);
+    }
+
+    pub(super) fn set_reclaimable(&self, below: Seq) {
+        self.reclaim.store(below.0, Ordering::Release);
+    }
+
+    pub(super) fn set_oldest_ms(&self, ms: Option<u64>) {
+        self.oldest_ms.store(ms.unwrap_or(0), Ordering::Release);
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn new(id: ConsumerId, progress: Progress) -> Self {
+        let state = SlotState { progress, version: 0, written: 0, in_use: false };
+        Self { id, state: Mutex::new(state) }
+    }
+
+    /// Gives the slot to one consumer; `None` if another has it.
+    pub(super) fn claim(&self) -> Option<Progress> {
+        let mut state = self.state.lock();
+        if state.in_use {
+            return None;
+        }
+        state.in_use = true;
+        Some(state.progress.clone())
+    }
+
+    pub(super) fn release(&self) {
+        self.state.lock().in_use = false;
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.state.lock().progress.clone()
+    }
+
+    /// Notes progress. Returns whether the one before it was written, so that a timer is needed.
+    fn moved(&self, progress: &Progress) -> bool {
+        let mut state = self.state.lock();
+        let was_written = state.version == state.written;
+        state.progress.clone_from(progress);
+        state.version += 1;
+        was_written
+    }
+
+    /// Progress that was not written yet.
+    pub(super) fn unwritten(&self) -> Option<Moved> {
+        let state = self.state.lock();
+        let moved = || Moved { progress: state.progress.clone(), version: state.version };
+        (state.version != state.written).then(moved)
+    }
+
+    /// `moved` was written.
+    pub(super) fn written(&self, moved: &Moved) {
+        let mut state = self.state.lock();
+        state.written = state.written.max(moved.version);
+    }
+
+    /// The store was opened again and may not know what was written last.
+    pub(super) fn write_again(&self) {
+        self.state.lock().version += 1;
+    }
+}
+
+impl Progress {
+    /// Where the segments begin that this consumer still needs.
+    pub(super) const fn floor(&self) -> Head {
+        Head { first: self.floor, bytes_before: self.bytes_before }
+    }
+}
+
+// === impl CommitSignal ===
+
+impl CommitSignal {
+    pub(super) fn wake(&self) {
+        *self.count.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the count differs from `seen`, at most until `deadline`; returns the count.
+    pub(super) fn wait(&self, seen: u64, deadline: Option<Instant>) -> u64 {
+        let mut count = self.count.lock();
+        while *count == seen {
+            match deadline {
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut count, deadline).timed_out() {
+                        break;
+                    }
+                }
+                None => self.changed.wait(&mut count),
+            }
+        }
+        *count
+    }
+}
+
+// === impl Latch ===
+
+impl Latch {
+    pub(super) fn set(&self) {
+        *self.set.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is set, at most until `deadline`; returns whether it is.
+    pub(super) fn wait(&self, deadline: Instant) -> bool {
+        let mut set = self.set.lock();
+        while !*set {
+            if self.changed.wait_until(&mut set, deadline).timed_out() {
+                break;
+            }
+        }
+        *set
+    }
+}

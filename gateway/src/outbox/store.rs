@@ -1,0 +1,313 @@
+//! The store: where groups become durable. The only file that names RocksDB.
+//!
+//! One column family per lane, keys in ascending order only, and `meta`. Nothing is ever
+//! overwritten in a lane; trimming deletes from its beginning.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use penstock_proto::{Lane, Seq};
+use rocksdb::{
+    BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
+    DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+use super::error::{StoreError, StoreErrorKind};
+use super::keys::{MetaKey, segment_first, segment_key};
+
+/// One change; all changes of a write become visible and durable together.
+#[derive(Debug)]
+pub(super) enum Change<'a> {
+    /// A new segment; `first` is above every segment of the lane.
+    Segment { lane: Lane, first: Seq, stored: &'a [u8] },
+    /// A value in `meta`.
+    Meta { key: MetaKey, value: Vec<u8> },
+    /// The segments that begin below `below` are gone.
+    Trim { lane: Lane, below: Seq },
+}
+
+/// Looks at one segment's key and stored bytes, and says whether to go on.
+pub(super) type Visit<'a> = dyn FnMut(Seq, &[u8]) -> ControlFlow<()> + 'a;
+
+/// A place that keeps segments. Closed by dropping it.
+pub(super) trait Store: fmt::Debug + Send + Sync {
+    /// Writes all changes or none. With `sync` they and everything written before are durable when
+    /// it returns. After an error it is unknown whether they are there.
+    fn write(&self, changes: &[Change<'_>], sync: bool) -> Result<(), StoreError>;
+
+    /// A value in `meta`.
+    fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the segments of `lane` that begin at or above `from` and below `below`, in order.
+    fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Visits the segments of `lane` that begin at or below `from`, in descending order.
+    fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Returns the space of what was trimmed below `below` to the file system. The trim must be
+    /// durable: files are deleted at once, without a log record.
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError>;
+}
+
+/// Opens stores.
+pub(super) trait Engine: fmt::Debug + Send {
+    /// Whether a store stands at `path`.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// The files that an opening replays and then deletes.
+    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Opens the store at `path`; with `create`, creates what is missing of it.
+    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError>;
+}
+
+/// RocksDB.
+#[derive(Debug)]
+pub(super) struct RocksEngine;
+
+struct Rocks {
+    db: DB,
+    path: PathBuf,
+    synced: WriteOptions,
+    unsynced: WriteOptions,
+}
+
+const META: &str = "meta";
+
+/// Memory that a lane collects before it becomes a file: the floor of space that can be returned,
+/// and what an opening after a crash replays.
+const LANE_BUFFER_BYTES: usize = 16 << 20;
+const META_BUFFER_BYTES: usize = 1 << 20;
+/// Below this much, a trim is likely to meet its segments before they reach a file.
+pub(super) const IN_MEMORY_BYTES: u64 = LANE_BUFFER_BYTES as u64 / 2;
+const BLOCK_BYTES: usize = 32 << 10;
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const READAHEAD_BYTES: usize = 1 << 20;
+
+// === impl RocksEngine ===
+
+impl Engine for RocksEngine {
+    fn exists(&self, path: &Path) -> bool {
+        // Every RocksDB directory has this file from the end of its creation on.
+        path.join("CURRENT").exists()
+    }
+
+    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
+        let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        Ok(paths)
+    }
+
+    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
+        let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
+        let db =
+            DB::open_cf_descriptors(&database_options(create), path, families.into_iter().chain([meta]))?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(Box::new(Rocks { db, path: path.to_owned(), synced, unsynced: WriteOptions::default() }))
+    }
+}
+
+fn database_options(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
+    // A torn tail is normal after a power cut and must open. A hole in the middle would open too,
+    // silently, which is why the high-water mark is checked after every opening.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // Finds a missing or short log file that was closed in full.
+    options.set_track_and_verify_wals_in_manifest(true);
+    // Recycled logs would be faster, but with several column families a power cut can leave a
+    // directory that this recovery mode refuses. `Options::default` has it off; this says so.
+    options.set_recycle_log_file_num(0);
+    // All lanes share one log, and a quiet lane would keep it growing.
+    options.set_max_total_wal_size(128 << 20);
+    // There is one writer: what serves many only costs.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
+    options.set_enable_pipelined_write(false);
+    options.set_unordered_write(false);
+    options.set_manual_wal_flush(false);
+    // A flush must not pile up dirty pages in front of the next commit's sync.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_max_background_jobs(2);
+    // Bodies are compressed already, and log compression would do it twice.
+    options.set_wal_compression_type(DBCompressionType::None);
+    // Files of its own that grow without a bound otherwise.
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(4 << 20);
+    options.set_max_manifest_file_size(16 << 20);
+    options.set_log_level(LogLevel::Warn);
+    // Reading statistics of every file makes opening a large backlog slow.
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    // A backlog of 64 GiB has about a thousand files.
+    options.set_max_open_files(-1);
+    options
+}
+
+fn lane_options(cache: &Cache) -> Options {
+    let mut options = family_options(cache);
+    options.set_write_buffer_size(LANE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(4);
+    // Keys only grow, so files move down without being rewritten. Two files are enough to start
+    // that; files that stay in level 0 cannot be deleted by range.
+    options.set_compaction_style(DBCompactionStyle::Level);
+    options.set_level_zero_file_num_compaction_trigger(2);
+    options.set_target_file_size_base(64 << 20);
+    options.set_max_bytes_for_level_base(1 << 30);
+    options
+}
+
+fn meta_options(cache: &Cache) -> Options {
+    let mut options = family_options(cache);
+    options.set_write_buffer_size(META_BUFFER_BYTES);
+    options.set_max_write_buffer_number(2);
+    options
+}
+
+fn family_options(cache: &Cache) -> Options {
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::None);
+    let mut table = BlockBasedOptions::default();
+    // Values are whole segments, and reads are scans: large blocks, no filters.
+    table.set_block_size(BLOCK_BYTES);
+    table.set_format_version(6);
+    table.set_checksum_type(ChecksumType::XXH3);
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+// === impl Rocks ===
+
+impl Rocks {
+    fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(name).ok_or_else(|| StoreError {
+            kind: StoreErrorKind::Corruption,
+            message: format!("column family {name} is missing"),
+        })
+    }
+
+    /// An iterator for one scan. It pins what it sees, so it must not outlive the scan.
+    fn iterator(&self, lane: Lane, below: Option<Seq>) -> Result<DBRawIterator<'_>, StoreError> {
+        let mut options = ReadOptions::default();
+        if let Some(below) = below {
+            options.set_iterate_upper_bound(segment_key(below));
+        }
+        // A backlog is read once: it must not push the index out of the cache.
+        options.fill_cache(false);
+        options.set_readahead_size(READAHEAD_BYTES);
+        Ok(self.db.raw_iterator_cf_opt(self.family(lane.name())?, options))
+    }
+
+    fn batch(&self, changes: &[Change<'_>]) -> Result<WriteBatch, StoreError> {
+        let bytes = |change: &Change<'_>| match change {
+            Change::Segment { stored, .. } => stored.len(),
+            Change::Meta { value, .. } => value.len(),
+            Change::Trim { .. } => 0,
+        };
+        const OVERHEAD_BYTES: usize = 64;
+        let bytes: usize = changes.iter().map(|change| bytes(change) + OVERHEAD_BYTES).sum();
+        let mut batch = WriteBatch::with_capacity_bytes(bytes);
+        for change in changes {
+            match change {
+                Change::Segment { lane, first, stored } => {
+                    batch.put_cf(self.family(lane.name())?, segment_key(*first), stored);
+                }
+                Change::Meta { key, value } => batch.put_cf(self.family(META)?, key.encode(), value),
+                Change::Trim { lane, below } => {
+                    batch.delete_range_cf(
+                        self.family(lane.name())?,
+                        segment_key(Seq::ZERO),
+                        segment_key(*below),
+                    );
+                }
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl Store for Rocks {
+    fn write(&self, changes: &[Change<'_>], sync: bool) -> Result<(), StoreError> {
+        let options = if sync { &self.synced } else { &self.unsynced };
+        Ok(self.db.write_opt(self.batch(changes)?, options)?)
+    }
+
+    fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get_cf(self.family(META)?, key.encode())?)
+    }
+
+    fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut segments = self.iterator(lane, Some(below))?;
+        segments.seek(segment_key(from));
+        while let Some((key, stored)) = segments.item() {
+            if visit(first_of(key)?, stored).is_break() {
+                return Ok(());
+            }
+            segments.next();
+        }
+        Ok(segments.status()?)
+    }
+
+    fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut segments = self.iterator(lane, None)?;
+        segments.seek_for_prev(segment_key(from));
+        while let Some((key, stored)) = segments.item() {
+            if visit(first_of(key)?, stored).is_break() {
+                return Ok(());
+            }
+            segments.prev();
+        }
+        Ok(segments.status()?)
+    }
+
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        // The end is inclusive: a file whose last segment begins at `below` must stay.
+        let Some(last) = below.0.checked_sub(1) else { return Ok(()) };
+        let family = self.family(lane.name())?;
+        Ok(self.db.delete_file_in_range_cf(family, segment_key(Seq::ZERO), segment_key(Seq(last)))?)
+    }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        // Otherwise closing may wait for a compaction that nobody needs.
+        self.db.cancel_all_background_work(true);
+    }
+}
+
+impl fmt::Debug for Rocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Rocks").field(&self.path).finish()
+    }
+}
+
+fn first_of(key: &[u8]) -> Result<Seq, StoreError> {
+    segment_first(key).ok_or_else(|| StoreError {
+        kind: StoreErrorKind::Corruption,
+        message: format!("a lane holds a key of {} bytes", key.len()),
+    })
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        let message = error.to_string();
+        let kind = match error.kind() {
+            rocksdb::ErrorKind::Corruption => StoreErrorKind::Corruption,
+            // RocksDB passes the operating system's word on as text only.
+            _ if message.contains("No space left on device") => StoreErrorKind::NoSpace,
+            _ => StoreErrorKind::Other,
+        };
+        Self { kind, message }
+    }
+}

@@ -1,0 +1,521 @@
+//! The committer: the one thread that writes.
+//!
+//! It takes what was submitted, makes one segment per lane of it (more if it is large), and writes
+//! them in one synced batch together with the consumers' progress and due trims. Then, in this
+//! order: the sidecar, the committed position and the tail cache for consumers, the tickets. A
+//! write that fails poisons the outbox: nothing of the group is acknowledged, and the store is
+//! closed and opened again with the checks of a start.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use penstock_proto::{Lane, Seq};
+
+use super::arena::{Arena, LaneBuffer, Mode, Work};
+use super::commit::{Policy, Waiting};
+use super::directory::Directory;
+use super::error::{OpenError, StoreError, StoreErrorKind};
+use super::gate::State;
+use super::keys::{self, Head, MetaKey};
+use super::reader::least;
+use super::record::parts;
+use super::recovery::{self, ConsumerId, LaneEnds, Recovered};
+use super::segment::{Compressed, HEADER_LEN, Header, Segment};
+use super::shared::{Moved, Shared};
+use super::sidecar::{Mark, Sidecar};
+use super::store::{Change, Engine};
+use super::trim::{STEP_TIME, Trim};
+use crate::supervise::{chain, clock};
+
+/// Pauses between attempts to open a failed store again.
+const REOPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    directory: Directory,
+    engine: Box<dyn Engine>,
+    consumers: Vec<ConsumerId>,
+    policy: Policy,
+    sidecar: Sidecar,
+    lanes: [LaneWriter; Lane::COUNT],
+    /// Floor and low of each consumer, as written last.
+    written: Vec<(Head, Seq)>,
+    arena: Arena,
+    compressed: Vec<Compressed>,
+    last_start: Option<Instant>,
+    /// Whether something was written since the last sync.
+    unsynced: bool,
+}
+
+/// What the committer knows about a lane.
+#[derive(Debug, Clone, Copy)]
+struct LaneWriter {
+    next: Seq,
+    bytes: u64,
+    trim: Trim,
+}
+
+/// Segments of one group, ready to be written.
+struct Sealed {
+    segments: Vec<Arc<Segment>>,
+    /// Per segment, which compressed buffer holds its stored bytes, if any does.
+    stored: Vec<Option<usize>>,
+}
+
+/// Progress and trims that go into one batch.
+struct Moves {
+    /// With the consumer's place.
+    progress: Vec<(usize, Moved)>,
+    trims: Vec<(Lane, Head)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        directory: Directory,
+        engine: Box<dyn Engine>,
+        recovered: Recovered,
+    ) -> Self {
+        let policy = Policy { floor: shared.config.commit_floor };
+        let consumers = shared.slots.iter().map(|slot| slot.id.clone()).collect();
+        let mut writer = Self {
+            lanes: recovered.lanes.map(LaneWriter::new),
+            sidecar: recovered.sidecar,
+            written: Vec::new(),
+            arena: Arena::default(),
+            compressed: Vec::new(),
+            last_start: None,
+            unsynced: false,
+            shared,
+            directory,
+            engine,
+            consumers,
+            policy,
+        };
+        *writer.shared.store.write() = Some(recovered.store);
+        writer.resume();
+        writer
+    }
+
+    /// Works until the outbox is closed and everything taken in is written.
+    pub(super) fn run(mut self) {
+        loop {
+            let work = self.shared.queue.next(&mut self.arena, &self.policy, self.last_start);
+            let result = match work {
+                Work::Group => self.commit_group(),
+                Work::Timer => self.commit_progress(false),
+                Work::Closed => break,
+            };
+            if let Err(error) = result {
+                self.fail_arena();
+                self.recover(&error);
+            }
+        }
+        self.close();
+    }
+
+    // --- groups ---
+
+    fn commit_group(&mut self) -> Result<(), StoreError> {
+        let started = clock::now();
+        let waiting = self.arena.waiting();
+        let since = self.arena.since().unwrap_or(started);
+        self.last_start = Some(started);
+        let sealed = self.seal();
+        let moves = self.moves(started);
+        let mut changes = sealed.changes(&self.compressed);
+        moves.add_to(&mut changes, &self.shared);
+        write(&self.shared, &changes, true)?;
+        let durable = clock::now();
+        self.unsynced = false;
+        self.publish(&sealed);
+        self.moved(moves, durable);
+        self.update_backlog();
+        for submission in self.arena.submissions() {
+            submission.done.complete(submission.ticket);
+        }
+        self.arena.clear();
+        self.shared.gate.release(waiting.bytes);
+        self.measure(waiting, &sealed, [since, started, durable]);
+        Ok(())
+    }
+
+    /// Makes segments of what the arena holds.
+    fn seal(&mut self) -> Sealed {
+        let committed_ms = clock::unix_ms();
+        let mut sealed = Sealed { segments: Vec::new(), stored: Vec::new() };
+        for lane in Lane::ALL {
+            let Some(buffer) = self.arena.take_lane(lane) else { continue };
+            let mut ends = self.lane(lane);
+            for (bytes, count) in self.cut(buffer) {
+                // A body is smaller than the queue, which is smaller than 4 GiB.
+                let raw_len = u32::try_from(bytes.len() - HEADER_LEN).unwrap_or(u32::MAX);
+                let header = Header {
+                    lane,
+                    log: self.shared.log,
+                    epoch: self.shared.epoch(),
+                    first: ends.next,
+                    count,
+                    raw_len,
+                    bytes_before: ends.bytes,
+                    committed_ms,
+                };
+                (ends.next, ends.bytes) = (header.end(), header.bytes_after());
+                self.seal_one(header, bytes, &mut sealed);
+            }
+        }
+        sealed
+    }
+
+    fn seal_one(&mut self, header: Header, bytes: Vec<u8>, sealed: &mut Sealed) {
+        let used = sealed.stored.iter().flatten().count();
+        if self.compressed.len() == used {
+            self.compressed.push(Compressed::default());
+        }
+        let Some(room) = self.compressed.get_mut(used) else { return };
+        let codec = self.shared.config.body_codec;
+        let (segment, compressed) = Segment::seal(header, bytes, codec, room);
+        sealed.segments.push(Arc::new(segment));
+        sealed.stored.push(compressed.then_some(used));
+    }
+
+    /// Cuts what is too large for one segment.
+    fn cut(&self, buffer: LaneBuffer) -> Vec<(Vec<u8>, u32)> {
+        let bytes_max = self.shared.config.segment_bytes_max;
+        let count_max = self.shared.config.segment_messages_max;
+        if buffer.body().len() <= bytes_max && buffer.count <= count_max {
+            return vec![(buffer.bytes, buffer.count)];
+        }
+        let with_room = |(part, count): (&[u8], u32)| {
+            let mut bytes = Vec::with_capacity(HEADER_LEN + part.len());
+            bytes.resize(HEADER_LEN, 0);
+            bytes.extend_from_slice(part);
+            (bytes, count)
+        };
+        parts(buffer.body(), bytes_max, count_max).map(with_room).collect()
+    }
+
+    /// Shows durable segments to the sidecar and then to consumers.
+    fn publish(&mut self, sealed: &Sealed) {
+        for segment in &sealed.segments {
+            if let Some(lane) = self.lanes.get_mut(segment.lane().index()) {
+                lane.next = segment.end();
+                lane.bytes = segment.header().bytes_after();
+            }
+        }
+        self.mark();
+        let read = |segment: &&Arc<Segment>| self.shared.slots_of(segment.lane()).next().is_some();
+        self.shared.tail.extend(sealed.segments.iter().filter(read).cloned());
+        for lane in Lane::ALL {
+            self.shared.lane(lane).publish(self.lane(lane).next);
+        }
+        self.shared.commits.wake();
+    }
+
+    fn mark(&mut self) {
+        let next = self.lanes.map(|lane| lane.next);
+        let mark = Mark { log: self.shared.log, epoch: self.shared.epoch(), next };
+        match self.sidecar.write(&mark) {
+            Ok(()) => self.shared.sidecar_dirty.store(true, Ordering::Release),
+            // The mark may lag: the commit is durable, and the check after a crash gets weaker.
+            Err(error) => {
+                tracing::debug!(%error, "cannot write the high-water mark");
+                self.shared.metrics.sidecar_errors.increment(1);
+            }
+        }
+    }
+
+    // --- progress and trims ---
+
+    /// Writes progress without a group.
+    fn commit_progress(&mut self, sync: bool) -> Result<(), StoreError> {
+        let now = clock::now();
+        let moves = self.moves(now);
+        let mut changes = Vec::new();
+        moves.add_to(&mut changes, &self.shared);
+        if sync && changes.is_empty() && self.unsynced {
+            // Nothing new, but what was written last is to be durable: any synced write does it.
+            let value = keys::encode_epoch(self.shared.epoch());
+            changes.push(Change::Meta { key: MetaKey::Epoch, value });
+        }
+        if !changes.is_empty() {
+            // Files are deleted below a trim, so it must be durable.
+            let sync = sync || !moves.trims.is_empty();
+            write(&self.shared, &changes, sync)?;
+            self.unsynced = !sync;
+        }
+        drop(changes);
+        self.moved(moves, now);
+        self.update_backlog();
+        Ok(())
+    }
+
+    /// What is to be written besides segments.
+    fn moves(&self, now: Instant) -> Moves {
+        let slots = self.shared.slots.iter().enumerate();
+        let progress: Vec<_> = slots.filter_map(|(place, slot)| Some((place, slot.unwritten()?))).collect();
+        let mut floors = self.written.clone();
+        for (place, moved) in &progress {
+            if let Some(written) = floors.get_mut(*place) {
+                *written = (moved.progress.floor(), moved.progress.low);
+            }
+        }
+        let due = |lane: &Lane| {
+            let (floor, _) = self.least(*lane, &floors)?;
+            let LaneWriter { trim, bytes, .. } = self.lane(*lane);
+            trim.is_due(floor, bytes.saturating_sub(floor.bytes_before), now).then_some((*lane, floor))
+        };
+        let trims = Lane::ALL.iter().filter_map(due).collect();
+        Moves { progress, trims }
+    }
+
+    /// Notes that `moves` were written.
+    fn moved(&mut self, moves: Moves, now: Instant) {
+        for (place, moved) in moves.progress {
+            if let Some(slot) = self.shared.slots.get(place) {
+                slot.written(&moved);
+                self.shared.tail.forget_below(slot.id.lane, self.tail_floor(slot.id.lane));
+            }
+            if let Some(written) = self.written.get_mut(place) {
+                *written = (moved.progress.floor(), moved.progress.low);
+            }
+        }
+        for (lane, head) in moves.trims {
+            if let Some(writer) = self.lanes.get_mut(lane.index()) {
+                let gone = writer.trim.done(head, now);
+                self.shared.metrics.lane(lane).trimmed.increment(gone);
+            }
+            self.shared.lane(lane).set_reclaimable(head.first);
+        }
+        self.schedule_trim(now);
+    }
+
+    /// What every consumer of the lane has confirmed needs no memory.
+    fn tail_floor(&self, lane: Lane) -> Seq {
+        let floors = self.shared.slots_of(lane).map(|(_, slot)| slot.progress().floor);
+        floors.min().unwrap_or(Seq::ZERO)
+    }
+
+    /// Makes sure that a trim which is not due yet happens without a group.
+    fn schedule_trim(&self, now: Instant) {
+        let could = |lane: &Lane| {
+            let floor = self.least(*lane, &self.written).map(|(floor, _)| floor.first);
+            floor > Some(self.lane(*lane).trim.head().first)
+        };
+        if Lane::ALL.iter().any(could)
+            && let Some(due) = now.checked_add(STEP_TIME)
+        {
+            self.shared.queue.set_timer(due);
+        }
+    }
+
+    fn update_backlog(&self) {
+        let mut total = 0_u64;
+        for lane in Lane::ALL {
+            let LaneWriter { next, bytes, trim } = self.lane(lane);
+            let (floor, low) = self.least(lane, &self.written).unwrap_or((trim.head(), trim.head().first));
+            let backlog = bytes.saturating_sub(floor.bytes_before);
+            let view = self.shared.lane(lane);
+            view.set_backlog(low.min(next), floor.first, backlog);
+            total = total.saturating_add(backlog);
+            let metrics = self.shared.metrics.lane(lane);
+            metrics.backlog_bytes.set(lossy(backlog));
+            metrics.backlog_messages.set(lossy(view.backlog_messages()));
+        }
+        self.shared.gate.set_backlog(total);
+    }
+
+    fn least(&self, lane: Lane, floors: &[(Head, Seq)]) -> Option<(Head, Seq)> {
+        least(self.shared.slots_of(lane).filter_map(|(place, _)| floors.get(place).copied()))
+    }
+
+    // --- the store ---
+
+    fn lane(&self, lane: Lane) -> LaneWriter {
+        let [alerts, status, telemetry, bulk, dead] = self.lanes;
+        match lane {
+            Lane::Alerts => alerts,
+            Lane::Status => status,
+            Lane::Telemetry => telemetry,
+            Lane::Bulk => bulk,
+            Lane::Dead => dead,
+        }
+    }
+
+    // --- failure ---
+
+    /// Fails everybody whose entries are in the arena.
+    fn fail_arena(&mut self) {
+        let waiting = self.arena.waiting();
+        for submission in self.arena.submissions() {
+            submission.done.fail();
+        }
+        self.arena.clear();
+        self.shared.gate.release(waiting.bytes);
+        self.shared.metrics.failed.increment(waiting.messages.into());
+    }
+
+    /// Takes nothing in until the store was closed, opened again and found complete.
+    fn recover(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the outbox cannot write; nothing is acknowledged until it was opened again");
+        self.shared.metrics.poisoned.increment(1);
+        self.shared.metrics.poisoned_now.set(1.0);
+        *self.shared.poisoned.lock() = Some(error.to_string());
+        self.shared.gate.set_state(State::Poisoned);
+        self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
+        self.fail_arena();
+        drop(self.shared.store.write().take());
+        let mut pause = REOPEN_PAUSE_MIN;
+        while let Err(error) = self.reopen() {
+            let reason = chain(&error);
+            tracing::error!(error = %reason, "the outbox does not open again yet");
+            *self.shared.poisoned.lock() = Some(reason);
+            let until = clock::now().checked_add(pause);
+            if until.is_none_or(|until| self.shared.queue.closed_by(until)) {
+                return;
+            }
+            pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+        }
+        tracing::info!(epoch = self.shared.epoch().0, "the outbox is open again and complete");
+        *self.shared.poisoned.lock() = None;
+        self.shared.metrics.poisoned_now.set(0.0);
+        self.shared.queue.set_mode(Mode::Open, &mut self.arena);
+        self.shared.gate.set_state(State::Open);
+    }
+
+    fn reopen(&mut self) -> Result<(), OpenError> {
+        self.shared.metrics.reopens.increment(1);
+        let published = self.lanes.map(|lane| lane.next);
+        let engine = self.engine.as_ref();
+        let recovered = recovery::open(&self.directory, engine, &self.consumers, Some(&published))?;
+        if recovered.log != self.shared.log {
+            return Err(OpenError::OtherLog {
+                directory: self.directory.root().to_owned(),
+                mark: self.shared.log,
+                database: recovered.log,
+            });
+        }
+        // The group whose outcome was unknown is either there, and then it is published like any
+        // other, or it is not, and then its positions were never shown to anybody.
+        self.shared.set_epoch(recovered.epoch);
+        self.lanes = recovered.lanes.map(LaneWriter::new);
+        *self.shared.sidecar.lock() = recovered.sidecar.file();
+        self.sidecar = recovered.sidecar;
+        *self.shared.store.write() = Some(recovered.store);
+        self.shared.slots.iter().for_each(super::shared::Slot::write_again);
+        self.resume();
+        Ok(())
+    }
+
+    /// Shows the state of a store that was just opened.
+    fn resume(&mut self) {
+        let progress = self.shared.slots.iter().map(|slot| slot.progress());
+        self.written = progress.map(|progress| (progress.floor(), progress.low)).collect();
+        for lane in Lane::ALL {
+            let LaneWriter { next, trim, .. } = self.lane(lane);
+            self.shared.lane(lane).publish(next);
+            self.shared.lane(lane).set_reclaimable(trim.head().first);
+        }
+        self.update_backlog();
+        self.shared.commits.wake();
+        let now = clock::now();
+        self.schedule_trim(now);
+        self.shared.queue.set_timer(now);
+    }
+
+    fn close(&mut self) {
+        if self.shared.store.read().is_none() {
+            return;
+        }
+        if let Err(error) = self.commit_progress(true) {
+            tracing::warn!(%error, "the last progress of the consumers is not durable");
+        }
+        if let Err(error) = self.sidecar.file().sync_data() {
+            tracing::warn!(%error, "the high-water mark is not durable");
+        }
+    }
+
+    fn measure(&self, waiting: Waiting, sealed: &Sealed, times: [Instant; 3]) {
+        let [since, started, durable] = times;
+        let metrics = &self.shared.metrics;
+        metrics.commits.increment(1);
+        metrics.group_messages.record(waiting.messages);
+        metrics.queue_wait.record(started.saturating_duration_since(since));
+        metrics.commit.record(durable.saturating_duration_since(started));
+        metrics.queue_bytes.set(lossy(self.shared.gate.queue_bytes() as u64));
+        for (segment, stored) in sealed.iter(&self.compressed) {
+            let lane = metrics.lane(segment.lane());
+            lane.appended.increment(segment.count().into());
+            lane.appended_bytes.increment(segment.bytes().into());
+            lane.stored_bytes.increment(stored.len() as u64);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when the thread panics: nobody may wait for a committer that is gone.
+        self.shared.gate.set_state(State::Closed);
+        self.shared.queue.close();
+        self.fail_arena();
+        self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
+        self.fail_arena();
+        drop(self.shared.store.write().take());
+        self.shared.end();
+    }
+}
+
+impl LaneWriter {
+    const fn new(ends: LaneEnds) -> Self {
+        Self { next: ends.next, bytes: ends.bytes, trim: Trim::new(ends.head) }
+    }
+}
+
+impl Sealed {
+    /// Each segment with its stored bytes.
+    fn iter<'a>(&'a self, compressed: &'a [Compressed]) -> impl Iterator<Item = (&'a Segment, &'a [u8])> {
+        self.segments.iter().zip(&self.stored).map(|(segment, place)| {
+            let compressed = place.and_then(|place| compressed.get(place));
+            (segment.as_ref(), compressed.map_or_else(|| segment.stored_as_is(), Compressed::stored))
+        })
+    }
+
+    fn changes<'a>(&'a self, compressed: &'a [Compressed]) -> Vec<Change<'a>> {
+        let segments = self.iter(compressed);
+        let change = |(segment, stored): (&'a Segment, &'a [u8])| Change::Segment {
+            lane: segment.lane(),
+            first: segment.first(),
+            stored,
+        };
+        segments.map(change).collect()
+    }
+}
+
+impl Moves {
+    fn add_to(&self, changes: &mut Vec<Change<'_>>, shared: &Shared) {
+        for (place, moved) in &self.progress {
+            let Some(slot) = shared.slots.get(*place) else { continue };
+            let key = MetaKey::Progress(slot.id.lane, slot.id.name.clone());
+            changes.push(Change::Meta { key, value: moved.progress.encode() });
+        }
+        for (lane, head) in &self.trims {
+            changes.push(Change::Trim { lane: *lane, below: head.first });
+            changes.push(Change::Meta { key: MetaKey::Head(*lane), value: head.encode() });
+        }
+    }
+}
+
+fn write(shared: &Shared, changes: &[Change<'_>], sync: bool) -> Result<(), StoreError> {
+    match shared.store.read().as_deref() {
+        Some(store) => store.write(changes, sync),
+        None => Err(StoreError { kind: StoreErrorKind::Other, message: "the store is closed".to_owned() }),
+    }
+}
+
+/// For gauges, which are floating point: exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "a gauge of more than 2^53 need not be exact")]
+const fn lossy(value: u64) -> f64 {
+    value as f64
+}
