@@ -3,6 +3,7 @@
 //! Ports are 0 in the first configuration; the ready line names those that were bound. A restart
 //! writes them into the file, so that devices find the gateway where it was.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub struct Config {
     uplink: Option<(String, String)>,
     tls: Option<(PathBuf, PathBuf)>,
     sections: Vec<(String, Vec<String>)>,
+    environment: Vec<(String, OsString)>,
     addresses: Addresses,
 }
 
@@ -75,7 +77,14 @@ impl Default for Config {
     fn default() -> Self {
         let any = || ANY_PORT.to_owned();
         let addresses = Addresses { plain: any(), tls: any(), health: any(), admin: any() };
-        Self { id: "test".to_owned(), uplink: None, tls: None, sections: Vec::new(), addresses }
+        Self {
+            id: "test".to_owned(),
+            uplink: None,
+            tls: None,
+            sections: Vec::new(),
+            environment: Vec::new(),
+            addresses,
+        }
     }
 }
 
@@ -108,6 +117,14 @@ impl Config {
             Some((_, lines)) => lines.push(line.to_owned()),
             None => self.sections.push((section.to_owned(), vec![line.to_owned()])),
         }
+        self
+    }
+
+    /// Gives the process these environment variables, for example those of a
+    /// [`PowerCut`](crate::powercut::PowerCut).
+    #[must_use]
+    pub fn environment(mut self, pairs: impl IntoIterator<Item = (&'static str, OsString)>) -> Self {
+        self.environment.extend(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self
     }
 
@@ -267,6 +284,7 @@ fn launch(program: &Path, directory: &Path, config: &Config) -> Result<(Process,
     fs::write(&file, config.to_toml(directory)).map_err(failed)?;
     let mut command = Command::new(program);
     command.args(["run", "--config"]).arg(&file);
+    command.envs(config.environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::spawn("penstock", &mut command, &directory.join("penstock.log"))?;
     let ready = process.ready(START_TIMEOUT)?;
     Ok((process, ready))

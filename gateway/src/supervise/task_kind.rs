@@ -13,6 +13,8 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub enum TaskKind {
+    /// Runs the devices' stage and ends with its last connection.
+    Mqtt,
     /// Accepts connections on one address.
     Listener,
     /// Serves one device.
@@ -31,7 +33,8 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Mqtt,
         Self::Listener,
         Self::Connection,
         Self::KeepAlive,
@@ -47,6 +50,7 @@ impl TaskKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Mqtt => "mqtt",
             Self::Listener => "listener",
             Self::Connection => "connection",
             Self::KeepAlive => "keep-alive",
@@ -62,7 +66,8 @@ impl TaskKind {
     pub const fn on_failure(self) -> OnFailure {
         match self {
             Self::Connection => OnFailure::Log,
-            Self::Listener
+            Self::Mqtt
+            | Self::Listener
             | Self::KeepAlive
             | Self::Committer
             | Self::Sidecar
