@@ -1,1 +1,192 @@
-//! Placeholder.
+//! A stand-in for Azure Event Hubs: a small Kafka broker with Event Hubs' limits, in one process.
+//!
+//! It is a test double. It keeps what it acknowledged, judges idempotent producers, and fails on order; it
+//! has no replication, no retention, no consumer groups and no transactions. What it simulates and what it
+//! does not is written down in `docs/cloud-sim.md`.
+//!
+//! ```text
+//! client --> server (frames, SASL, TLS) --> broker (logs, producers, counters) --> files under DATA
+//!                     protocol (bytes <-> requests)        ^
+//!                                     control (HTTP) ------+
+//! ```
+
+mod broker;
+mod control;
+mod error;
+mod protocol;
+mod server;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::broker::Broker;
+pub use crate::broker::TopicSpec;
+use crate::control::Control;
+pub use crate::error::{Error, TopicError};
+use crate::server::{Identity, Listener, Security};
+
+/// Azure drops connections that were silent for this long.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(240);
+/// The largest batch, by default: 1 MB, the limit of an event.
+pub const BATCH_BYTES_MAX_DEFAULT: usize = 1_000_000;
+/// Connections of all Kafka listeners together, by default.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 1_024;
+
+/// What to start.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the listener without TLS binds; port 0 takes a free one.
+    pub kafka: SocketAddr,
+    /// Where the listener with TLS binds, if there is to be one.
+    pub kafka_tls: Option<SocketAddr>,
+    /// Where the control API binds.
+    pub control: SocketAddr,
+    /// Where logs and the authority's certificate are kept. One process at a time.
+    pub data: PathBuf,
+    /// Topics to create if they are not there.
+    pub topics: Vec<TopicSpec>,
+    /// The connection string clients of the TLS listener must show; `None` lets everyone in.
+    pub sasl_key: Option<String>,
+    /// Ask clients of the listener without TLS for the key too.
+    pub plain_requires_sasl: bool,
+    /// The host clients are told to connect to; by default the address they reached.
+    pub advertised_host: Option<String>,
+    /// Silence after which a connection is closed.
+    pub idle: Duration,
+    /// Largest batch, in bytes.
+    pub batch_bytes_max: usize,
+    /// Most connections of all Kafka listeners together.
+    pub connections_max: usize,
+}
+
+/// Everything but the key.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("kafka", &self.kafka)
+            .field("kafka_tls", &self.kafka_tls)
+            .field("control", &self.control)
+            .field("data", &self.data)
+            .field("topics", &self.topics)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Free ports on 127.0.0.1, no TLS, no key, no topics.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            kafka: any,
+            kafka_tls: None,
+            control: any,
+            data: data.into(),
+            topics: Vec::new(),
+            sasl_key: None,
+            plain_requires_sasl: false,
+            advertised_host: None,
+            idle: IDLE_DEFAULT,
+            batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
+        }
+    }
+
+    /// Adds a topic.
+    #[must_use]
+    pub fn with_topic(mut self, topic: TopicSpec) -> Self {
+        self.topics.push(topic);
+        self
+    }
+
+    /// Adds a TLS listener on a free port of 127.0.0.1 whose clients must show `key`.
+    #[must_use]
+    pub fn with_tls(mut self, key: impl Into<String>) -> Self {
+        self.kafka_tls = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        self.sasl_key = Some(key.into());
+        self
+    }
+}
+
+/// A cloud-sim that was started. Dropping it ends it without waiting.
+#[derive(Debug)]
+pub struct Running {
+    /// The listener without TLS.
+    pub kafka: SocketAddr,
+    /// The listener with TLS.
+    pub kafka_tls: Option<SocketAddr>,
+    /// The control API.
+    pub control: SocketAddr,
+    /// The certificate that clients of the TLS listener have to trust.
+    pub ca_pem: Option<String>,
+    /// The file it was written to.
+    pub ca_file: Option<PathBuf>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Closes listeners and connections and waits until that is done. The data directory is free then.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Starts on the current tokio runtime and returns when every listener is bound.
+///
+/// Reads and checks all logs in the data directory first, on the calling thread.
+///
+/// # Errors
+/// When an address, the data directory, a topic or the key cannot be used.
+pub async fn start(config: Config) -> Result<Running, Error> {
+    let key = match config.sasl_key.as_deref() {
+        Some("") => return Err(Error::EmptyKey),
+        key => key.map(Arc::<str>::from),
+    };
+    if config.plain_requires_sasl && key.is_none() {
+        return Err(Error::NoKey);
+    }
+    let broker = Arc::new(Broker::open(&config.data, &config.topics, config.batch_bytes_max)?);
+    let permits = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
+    let bind = async |address, security| -> Result<Listener, Error> {
+        let listener = Listener::bind(address, security, Arc::clone(&broker), Arc::clone(&permits)).await?;
+        Ok(listener.advertise(config.advertised_host.as_deref()).close_idle_after(config.idle))
+    };
+    let plain_key = key.clone().filter(|_key| config.plain_requires_sasl);
+    let plain = bind(config.kafka, Security { tls: None, key: plain_key }).await?;
+    let mut ca = None;
+    let tls = match config.kafka_tls {
+        None => None,
+        Some(address) => {
+            let identity = Identity::generate(config.advertised_host.as_deref(), address.ip())?;
+            let path = config.data.join("ca.pem");
+            fs::write(&path, &identity.ca_pem)
+                .map_err(|source| Error::Data { path: path.clone(), source })?;
+            ca = Some((identity.ca_pem, path));
+            Some(bind(address, Security { tls: Some(identity.acceptor), key }).await?)
+        }
+    };
+    let control = Control::bind(config.control, broker).await?;
+    Ok(run(plain, tls, control, ca))
+}
+
+fn run(plain: Listener, tls: Option<Listener>, control: Control, ca: Option<(String, PathBuf)>) -> Running {
+    let (ca_pem, ca_file) = ca.unzip();
+    let (kafka, control_address) = (plain.address(), control.address());
+    let kafka_tls = tls.as_ref().map(Listener::address);
+    let stop = watch::Sender::new(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(plain.run(stop.subscribe()));
+    if let Some(tls) = tls {
+        tasks.spawn(tls.run(stop.subscribe()));
+    }
+    tasks.spawn(control.run(stop.subscribe()));
+    Running { kafka, kafka_tls, control: control_address, ca_pem, ca_file, stop, tasks }
+}

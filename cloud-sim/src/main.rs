@@ -1,1 +1,119 @@
-fn main() {}
+//! The command line of cloud-sim.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use cloud_sim::{BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, TopicSpec};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A local stand-in for Azure Event Hubs, for tests and demonstrations. It is a test double.
+#[derive(Debug, Parser)]
+#[command(name = "cloud-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT. Prints one line of JSON to stdout when ready; logs go to stderr.
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Address of the Kafka listener without TLS; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    kafka: SocketAddr,
+    /// Address of the Kafka listener with TLS; there is none without this.
+    #[arg(long)]
+    kafka_tls: Option<SocketAddr>,
+    /// Address of the control API, which has no authentication.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    control: SocketAddr,
+    /// Directory for logs and the test authority's certificate.
+    #[arg(long)]
+    data: PathBuf,
+    /// A topic to create if it is not there, as NAME:PARTITIONS. May be given several times.
+    #[arg(long = "topic")]
+    topics: Vec<TopicSpec>,
+    /// File that holds the connection string which clients of the TLS listener must show.
+    #[arg(long)]
+    sasl_key_file: Option<PathBuf>,
+    /// Ask clients of the listener without TLS for the key too.
+    #[arg(long, requires = "sasl_key_file")]
+    plain_requires_sasl: bool,
+    /// Host that clients are told to connect to; by default the address they reached.
+    #[arg(long)]
+    advertised_host: Option<String>,
+    /// Seconds of silence after which a Kafka connection is closed, as Azure does.
+    #[arg(long, default_value_t = IDLE_DEFAULT.as_secs())]
+    idle_seconds: u64,
+    /// Largest record batch in bytes; larger ones get MESSAGE_TOO_LARGE.
+    #[arg(long, default_value_t = BATCH_BYTES_MAX_DEFAULT)]
+    batch_bytes_max: usize,
+    /// Most Kafka connections at a time.
+    #[arg(long, default_value_t = CONNECTIONS_MAX_DEFAULT)]
+    connections_max: usize,
+}
+
+impl Run {
+    fn into_config(self) -> anyhow::Result<Config> {
+        let sasl_key = match self.sasl_key_file {
+            None => None,
+            Some(path) => {
+                let text = fs::read_to_string(&path);
+                let text = text.with_context(|| format!("key file {}", path.display()))?;
+                Some(text.trim().to_owned())
+            }
+        };
+        Ok(Config {
+            kafka: self.kafka,
+            kafka_tls: self.kafka_tls,
+            control: self.control,
+            data: self.data,
+            topics: self.topics,
+            sasl_key,
+            plain_requires_sasl: self.plain_requires_sasl,
+            advertised_host: self.advertised_host,
+            idle: Duration::from_secs(self.idle_seconds),
+            batch_bytes_max: self.batch_bytes_max,
+            connections_max: self.connections_max,
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let Command::Run(run) = Arguments::parse().command;
+    // Taken before anyone is told that we are ready, so that an early signal ends us cleanly too.
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let running = cloud_sim::start(run.into_config()?).await?;
+    let ready = serde_json::json!({
+        "ready": true,
+        "kafka": running.kafka.to_string(),
+        "kafka_tls": running.kafka_tls.map(|address| address.to_string()),
+        "control": running.control.to_string(),
+        "ca_file": running.ca_file,
+    });
+    tracing::info!(kafka = %running.kafka, control = %running.control, "ready");
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{ready}").and_then(|()| stdout.flush()).context("stdout")?;
+    drop(stdout);
+    tokio::select! {
+        _signal = terminate.recv() => {}
+        _signal = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The state behind the protocol: topics and their logs, producer numbers, counters, faults.
+//!
+//! Enters: checked batches from `server`, orders from `control`. Leaves: offsets, file bytes, counts.
+//! Bounds: partitions (512), index entries and producers per partition; the logs themselves grow on disk.
+
+mod counters;
+mod faults;
+mod index;
+mod log;
+mod producers;
+mod topics;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::Notify;
+
+pub(crate) use self::counters::{Counters, Snapshot};
+pub(crate) use self::faults::{Faults, ProduceErrors};
+pub use self::topics::TopicSpec;
+pub(crate) use self::topics::Topics;
+use crate::error::Error;
+
+/// Everything the connections share.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) topics: Topics,
+    pub(crate) counters: Counters,
+    pub(crate) faults: Faults,
+    /// Wakes fetches that wait for records.
+    pub(crate) appended: Notify,
+    pub(crate) batch_bytes_max: usize,
+    next_producer_id: AtomicI64,
+    /// Held for the life of the process, so that no two of them share a directory.
+    _lock: File,
+}
+
+impl Broker {
+    /// Opens the data directory and creates the topics that are missing. Reads every log once.
+    pub(crate) fn open(data: &Path, topics: &[TopicSpec], batch_bytes_max: usize) -> Result<Self, Error> {
+        let failed = |source| Error::Data { path: data.to_owned(), source };
+        fs::create_dir_all(data).map_err(failed)?;
+        let lock = File::create(data.join("lock")).map_err(failed)?;
+        lock.try_lock().map_err(|_held| Error::Locked(data.to_owned()))?;
+        let opened = Topics::open(&data.join("topics"))?;
+        for topic in topics {
+            opened.create(topic)?;
+        }
+        // Numbers must not come twice, not even across restarts. A random start out of 2^32 makes that
+        // as good as certain without a file that would have to be kept.
+        let first_producer_id = i64::from(rand::random::<u32>()) << 20;
+        Ok(Self {
+            topics: opened,
+            counters: Counters::default(),
+            faults: Faults::default(),
+            appended: Notify::new(),
+            batch_bytes_max,
+            next_producer_id: AtomicI64::new(first_producer_id),
+            _lock: lock,
+        })
+    }
+
+    /// A number for an idempotent producer, never given out before.
+    pub(crate) fn new_producer_id(&self) -> i64 {
+        self.next_producer_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
