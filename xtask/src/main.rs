@@ -1,1 +1,113 @@
-fn main() {}
+//! The commands of daily work.
+//!
+//! ```text
+//! cargo xtask demo     everything on one machine: cloud stand-in, gateway, fleet, verdict
+//! cargo xtask test     every test of the workspace
+//! cargo xtask ci       what has to pass before a change goes in
+//! cargo xtask bench    the comparisons behind docs/performance.md
+//! ```
+//!
+//! Every command uses one build: `--release --workspace --all-targets`. Another profile, selection or set of
+//! flags would compile RocksDB's C++ again, so [`cargo::Cargo`] counts those compilations and `ci` fails on a
+//! second one. Nothing here needs a C dependency: this crate is what checks for the compiler.
+
+mod bench;
+mod cargo;
+mod ci;
+mod demo;
+mod dependencies;
+mod packages;
+mod say;
+mod signals;
+mod spdx;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The commands of daily work", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the cloud stand-in, the gateway and a fleet on this machine, and judge what arrived
+    Demo(demo::Arguments),
+    /// Run every test of the workspace
+    Test,
+    /// Run what has to pass before a change goes in: format, lints, tests, documents, dependencies, demos
+    Ci,
+    /// Run a benchmark and print its table
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = signals::install() {
+        say::failure(&format!("{error:#}"));
+        return ExitCode::FAILURE;
+    }
+    let outcome = match arguments.command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test => test::run(),
+        Command::Ci => ci::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::failure(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn demo_has_the_documented_defaults() {
+        let Command::Demo(demo) = parse("xtask demo").unwrap().command else { panic!("not a demo") };
+        assert_eq!((demo.devices, demo.rate, demo.seconds, demo.kill_gateway), (1000, 10_000, 30, 0));
+    }
+
+    #[test]
+    fn demo_takes_kills_and_a_seed() {
+        let line =
+            "xtask demo --devices 200 --rate 500 --seconds 8 --kill-gateway 2 --seed 7 --report r.json";
+        let Command::Demo(demo) = parse(line).unwrap().command else { panic!("not a demo") };
+        assert_eq!((demo.devices, demo.rate, demo.seconds, demo.kill_gateway), (200, 500, 8, 2));
+        assert_eq!(demo.seed, Some(7));
+    }
+
+    #[test]
+    fn a_demo_of_nothing_is_refused() {
+        for line in ["xtask demo --devices 0", "xtask demo --rate 0", "xtask demo --seconds 0"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn bench_options_reach_the_benchmark() {
+        let line = "xtask bench ingest --seconds 3 --rounds 5 --cells 50x16,1000x16";
+        let Command::Bench(bench) = parse(line).unwrap().command else { panic!("not a bench") };
+        assert_eq!(bench.name, bench::Name::Ingest);
+        assert_eq!(bench.options, ["--seconds", "3", "--rounds", "5", "--cells", "50x16,1000x16"]);
+    }
+}

@@ -1,0 +1,28 @@
+//! The load generator and the comparisons behind `docs/performance.md`.
+//!
+//! The generator ([`load`]) speaks raw MQTT 3.1.1 bytes in a closed loop: every connection keeps a fixed window
+//! of QoS 1 publishes in flight and sends the next ones when acknowledgements arrive. It shares the machine with
+//! the server it drives, so rates and latencies carry its own cost; the server's processor time per acknowledged
+//! message, and ratios taken within one run, are the figures to trust.
+//!
+//! ```text
+//! cell       how many connections, how wide a window
+//! packets    the bytes of CONNECT and PUBLISH
+//! load       connections, warm-up, measurement
+//! idle       what a connection that says nothing costs
+//! probe      append + fdatasync in the same folder, to see what the disk did meanwhile
+//! servers    the gateway and the peer broker as child processes
+//! machine    where the figures were taken
+//! report     medians, bars, Markdown and JSON
+//! ```
+
+pub mod cell;
+pub mod clock;
+pub mod idle;
+pub mod load;
+pub mod machine;
+pub mod packets;
+pub mod probe;
+pub mod report;
+pub mod servers;
+pub mod stats;

@@ -1,0 +1,270 @@
+//! The closed loop: every connection keeps its window full, and everything acknowledged in the measured time
+//! counts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::cell::Cell;
+use crate::clock::now;
+use crate::packets::{self, ACK_BYTES, Payloads, Publisher};
+
+/// Connections that are being made at once: a burst the listener's backlog takes.
+const CONNECTING_MAX: usize = 64;
+
+/// Longest time for one CONNECT to be answered.
+const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// Latencies above this count as this much, in microseconds.
+const LATENCY_MICROS_MAX: u64 = 60_000_000;
+
+/// One measurement: which server, how much load, how long.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The server's MQTT listener.
+    pub address: SocketAddr,
+    /// Connections and window.
+    pub cell: Cell,
+    /// What is published.
+    pub payloads: Arc<Payloads>,
+    /// Time under load before the measurement starts.
+    pub warm_up: Duration,
+    /// Time that is measured.
+    pub measure: Duration,
+}
+
+/// What a measurement found.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Messages acknowledged in the measured time.
+    pub acked: u64,
+    /// The measured time.
+    pub elapsed: Duration,
+    /// The server's processor time within it.
+    pub cpu: Duration,
+    /// From the write of a PUBLISH to the read of its PUBACK, in microseconds.
+    pub latency: Histogram<u64>,
+}
+
+impl Outcome {
+    /// Server processor time per acknowledged message, in microseconds.
+    pub fn cpu_micros_per_message(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / count(self.acked).max(1.0)
+    }
+
+    /// Messages acknowledged in a second.
+    pub fn acked_per_second(&self) -> f64 {
+        count(self.acked) / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// A percentile of the latency, in milliseconds.
+    pub fn latency_ms(&self, percentile: f64) -> f64 {
+        count(self.latency.value_at_percentile(percentile)) / 1e3
+    }
+}
+
+/// What the connections share.
+struct Shared {
+    measuring: AtomicBool,
+    acked: AtomicU64,
+    latency: Mutex<Histogram<u64>>,
+    payloads: Arc<Payloads>,
+}
+
+/// Runs one measurement. `cpu` tells the server's processor time so far.
+///
+/// # Errors
+/// A connection is refused or fails, or `cpu` fails: a measurement with broken connections means nothing.
+pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outcome> {
+    let streams = connect_all(load.address, load.cell.connections).await?;
+    let shared = Arc::new(Shared {
+        measuring: AtomicBool::new(false),
+        acked: AtomicU64::new(0),
+        latency: Mutex::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?),
+        payloads: Arc::clone(&load.payloads),
+    });
+    let mut connections = JoinSet::new();
+    for (index, stream) in streams.into_iter().enumerate() {
+        let device = Device::new(stream, index, load)?;
+        connections.spawn(device.drive(Arc::clone(&shared)));
+    }
+    tokio::time::sleep(load.warm_up).await;
+    shared.measuring.store(true, Ordering::Relaxed);
+    let (start, cpu_before, acked_before) = (now(), cpu()?, shared.acked.load(Ordering::Relaxed));
+    tokio::time::sleep(load.measure).await;
+    let (elapsed, cpu_after, acked_after) = (start.elapsed(), cpu()?, shared.acked.load(Ordering::Relaxed));
+    shared.measuring.store(false, Ordering::Relaxed);
+    if let Some(ended) = connections.try_join_next() {
+        ended?.context("a connection failed under load")?;
+        bail!("a connection ended under load");
+    }
+    connections.shutdown().await;
+    let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Outcome { acked: acked_after - acked_before, elapsed, cpu: cpu_after.saturating_sub(cpu_before), latency })
+}
+
+/// Connects `count` devices, a bounded number at a time.
+///
+/// # Errors
+/// One of them is refused or not answered in time.
+pub async fn connect_all(address: SocketAddr, count: u32) -> Result<Vec<TcpStream>> {
+    let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
+    let mut connecting = JoinSet::new();
+    for index in 0..count {
+        let turn = Arc::clone(&turns).acquire_owned().await?;
+        connecting.spawn(async move {
+            let stream = connect(address, &device_id(index)).await;
+            drop(turn);
+            (index, stream)
+        });
+    }
+    let mut streams = Vec::with_capacity(usize::try_from(count)?);
+    while let Some(connected) = connecting.join_next().await {
+        let (index, stream) = connected?;
+        streams.push((index, stream.with_context(|| format!("{} cannot connect", device_id(index)))?));
+    }
+    streams.sort_unstable_by_key(|(index, _)| *index);
+    Ok(streams.into_iter().map(|(_, stream)| stream).collect())
+}
+
+fn device_id(index: impl std::fmt::Display) -> String {
+    format!("device-{index:0>6}")
+}
+
+async fn connect(address: SocketAddr, client_id: &str) -> io::Result<TcpStream> {
+    let hello = packets::connect(client_id)?;
+    let connect = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&hello).await?;
+        let mut answer = [0; ACK_BYTES];
+        stream.read_exact(&mut answer).await?;
+        packets::accepted(answer)?;
+        Ok(stream)
+    };
+    tokio::time::timeout(CONNECT_WITHIN, connect).await.map_err(io::Error::other)?
+}
+
+/// One connection of the closed loop.
+struct Device {
+    stream: TcpStream,
+    publisher: Publisher,
+    /// When the publish with packet id `index + 1` was written.
+    sent: Vec<Instant>,
+    /// Number of the next payload.
+    next: usize,
+}
+
+impl Device {
+    fn new(stream: TcpStream, index: usize, load: &Load) -> Result<Self> {
+        let topic = format!("devices/{}/telemetry", device_id(index));
+        let publisher = Publisher::new(&topic, load.payloads.size())?;
+        let sent = vec![now(); usize::from(load.cell.window)];
+        // Connections start at different payloads, so that neighbours in a group differ.
+        Ok(Self { stream, publisher, sent, next: index.wrapping_mul(37) })
+    }
+
+    /// Publishes until the connection fails or the task is aborted; never returns `Ok`.
+    async fn drive(mut self, shared: Arc<Shared>) -> io::Result<()> {
+        let window = self.sent.len();
+        let mut ready: Vec<u16> = (1..=u16::try_from(window).map_err(io::Error::other)?).collect();
+        let mut out = Vec::with_capacity(window * self.publisher.packet_bytes(shared.payloads.size()));
+        let mut acks = vec![0; window * ACK_BYTES];
+        let mut filled = 0;
+        loop {
+            self.publish(&mut ready, &mut out, &shared.payloads);
+            self.stream.write_all(&out).await?;
+            out.clear();
+            while ready.is_empty() {
+                let room = acks.get_mut(filled..).unwrap_or_default();
+                let read = self.stream.read(room).await?;
+                if read == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                filled = take_acks(&mut acks, filled + read, &mut ready)?;
+            }
+            self.record(&ready, &shared)?;
+        }
+    }
+
+    fn publish(&mut self, ready: &mut Vec<u16>, out: &mut Vec<u8>, payloads: &Payloads) {
+        let now = now();
+        for packet_id in ready.drain(..) {
+            self.publisher.push(out, packet_id, payloads.get(self.next));
+            self.next = self.next.wrapping_add(1);
+            if let Some(sent) = self.sent.get_mut(usize::from(packet_id) - 1) {
+                *sent = now;
+            }
+        }
+    }
+
+    fn record(&self, acked: &[u16], shared: &Shared) -> io::Result<()> {
+        shared.acked.fetch_add(u64::try_from(acked.len()).map_err(io::Error::other)?, Ordering::Relaxed);
+        if !shared.measuring.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = now();
+        let mut latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        for packet_id in acked {
+            let sent = self.sent.get(usize::from(*packet_id) - 1).ok_or_else(|| io::Error::other("strange id"))?;
+            let micros = u64::try_from(now.duration_since(*sent).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
+            latency.saturating_record(micros.max(1));
+        }
+        Ok(())
+    }
+}
+
+/// Takes whole PUBACKs from the front of the buffer, moves the rest to its start and returns the rest's length.
+fn take_acks(buffer: &mut [u8], filled: usize, ready: &mut Vec<u16>) -> io::Result<usize> {
+    let (whole, rest) = buffer.get(..filled).unwrap_or_default().as_chunks::<ACK_BYTES>();
+    for ack in whole {
+        let packet_id = packets::acknowledged(*ack)?;
+        if packet_id == 0 {
+            return Err(io::Error::other("PUBACK of packet id 0"));
+        }
+        ready.push(packet_id);
+    }
+    let rest = rest.len();
+    buffer.copy_within(filled - rest..filled, 0);
+    Ok(rest)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
+fn count(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_are_taken_whole_and_the_rest_stays() {
+        let mut buffer = [0x40, 2, 0, 1, 0x40, 2, 1, 0, 0x40, 2, 0, 0];
+        let mut ready = Vec::new();
+        assert_eq!(take_acks(&mut buffer, 10, &mut ready).unwrap(), 2);
+        assert_eq!((ready.as_slice(), &buffer[..2]), ([1, 256].as_slice(), [0x40, 2].as_slice()));
+        assert!(take_acks(&mut [0x20, 2, 0, 0], 4, &mut ready).is_err());
+        assert!(take_acks(&mut [0x40, 2, 0, 0], 4, &mut ready).is_err());
+    }
+
+    #[test]
+    fn figures_follow_from_the_counts() {
+        let mut latency = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3).unwrap();
+        latency.record_n(2_000, 100).unwrap();
+        let (elapsed, cpu) = (Duration::from_secs(2), Duration::from_millis(500));
+        let outcome = Outcome { acked: 1_000, elapsed, cpu, latency };
+        assert!((outcome.cpu_micros_per_message() - 500.0).abs() < 1e-6);
+        assert!((outcome.acked_per_second() - 500.0).abs() < 1e-6);
+        assert!((outcome.latency_ms(50.0) - 2.0).abs() < 0.01);
+    }
+}

@@ -1,0 +1,258 @@
+//! The running demo: three processes, what they cost, and their end. Each is killed when it is dropped.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use testkit::cloud::Cloud;
+use testkit::gateway::{Config, Gateway};
+use testkit::process::{self, Process};
+
+use super::{Arguments, kills};
+use crate::say;
+use crate::signals;
+
+/// The topic of the demo and its partitions.
+const TOPIC: (&str, u32) = ("telemetry", 4);
+
+/// How often the stage looks at its processes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Longest time after the load for the fleet to drain, read back and judge.
+const JUDGE_WITHIN: Duration = Duration::from_secs(180);
+
+/// Longest time for `penstock verify`.
+const VERIFY_WITHIN: Duration = Duration::from_secs(120);
+
+/// What is to be played, and where.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) seed: u64,
+    pub(super) folder: &'a Path,
+    pub(super) report: &'a Path,
+}
+
+/// What was played.
+#[derive(Debug)]
+pub(super) struct Played {
+    /// How the fleet ended: success is a passed verdict.
+    pub(super) fleet: ExitStatus,
+    /// How the gateway ended after SIGTERM.
+    pub(super) gateway: ExitStatus,
+    /// How `penstock verify` ended.
+    pub(super) verify: ExitStatus,
+    /// The last line `penstock verify` printed.
+    pub(super) verified: String,
+    /// Kills that were asked for, and those that took place.
+    pub(super) kills_wanted: u32,
+    pub(super) kills: u32,
+    /// What the gateway cost.
+    pub(super) cost: Cost,
+}
+
+/// What all incarnations of the gateway used together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// Processor time, the sum.
+    pub(super) cpu: Duration,
+    /// Resident memory, the highest peak, in bytes.
+    pub(super) rss_peak: u64,
+}
+
+/// The processes on stage.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    plan: &'a Plan<'a>,
+    // Dropped in this order: the fleet first, the cloud last.
+    fleet: Process,
+    gateway: Gateway,
+    cloud: Cloud,
+    printed: usize,
+    kills: u32,
+    cost: Cost,
+}
+
+impl<'a> Stage<'a> {
+    /// Starts the cloud stand-in, the gateway and the fleet, in this order.
+    pub(super) fn set(plan: &'a Plan<'a>) -> Result<Self> {
+        let folder = |name: &str| -> Result<_> {
+            let folder = plan.folder.join(name);
+            fs::create_dir(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            Ok(folder)
+        };
+        let cloud = Cloud::start(&folder("cloud")?, &[TOPIC])?;
+        let config = Config::default().id("demo").uplink(&cloud.ready().kafka, TOPIC.0);
+        let gateway = Gateway::start(&folder("gateway")?, config)?;
+        say::line(&format!(
+            "cloud stand-in: kafka {}, control {}",
+            cloud.ready().kafka,
+            cloud.ready().control
+        ));
+        say::line(&format!("gateway: mqtt {}, health http://{}", gateway.mqtt(), gateway.ready().health));
+        let mut command = Command::new(process::find("firmware-sim")?);
+        command.args(fleet_arguments(plan, gateway.mqtt(), &cloud.ready().kafka));
+        let fleet = Process::spawn("firmware-sim", &mut command, &plan.folder.join("fleet.log"))?;
+        Ok(Self { plan, fleet, gateway, cloud, printed: 0, kills: 0, cost: Cost::default() })
+    }
+
+    /// Plays to the end: load with kills, read-back, graceful stop, verification.
+    pub(super) fn run(mut self) -> Result<Played> {
+        self.watch()?;
+        let fleet = self.fleet.wait(Duration::from_secs(10))?;
+        self.show_progress();
+        say::step("stopping the gateway");
+        self.charge()?;
+        let gateway = self.gateway.stop()?;
+        say::step("penstock verify");
+        let (verify, verified) = self.verify()?;
+        Ok(Played {
+            fleet,
+            gateway,
+            verify,
+            verified,
+            kills_wanted: self.plan.arguments.kill_gateway,
+            kills: self.kills,
+            cost: self.cost,
+        })
+    }
+
+    /// Waits for the end of the fleet, shows what it says, and kills the gateway when its moments come.
+    fn watch(&mut self) -> Result<()> {
+        let load = Duration::from_secs(self.plan.arguments.seconds.into());
+        let moments = kills::moments(self.plan.arguments.kill_gateway, self.plan.seed, load);
+        let mut moments = moments.into_iter().peekable();
+        let start = signals::now();
+        while self.fleet.running()? {
+            signals::check()?;
+            self.show_progress();
+            if moments.next_if(|moment| start.elapsed() >= *moment).is_some() {
+                self.kill_gateway()?;
+            }
+            self.still_running()?;
+            if start.elapsed() > load + JUDGE_WITHIN {
+                bail!("the fleet did not finish in time; its last words:\n{}", self.fleet.stderr_tail());
+            }
+            thread::park_timeout(LOOK);
+        }
+        signals::check()
+    }
+
+    fn kill_gateway(&mut self) -> Result<()> {
+        self.charge()?;
+        self.gateway.kill()?;
+        let start = signals::now();
+        self.gateway.restart()?;
+        self.kills += 1;
+        say::line(&format!(
+            "gateway killed ({} of {}) and ready again after {} ms",
+            self.kills,
+            self.plan.arguments.kill_gateway,
+            start.elapsed().as_millis()
+        ));
+        Ok(())
+    }
+
+    /// Adds what the gateway has used so far; called once at the end of each incarnation.
+    fn charge(&mut self) -> Result<()> {
+        let process = self.gateway.process();
+        let usage = process.usage()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let peak = peak_rss(&status).context("the gateway's peak memory is not known")?;
+        self.cost.cpu += usage.cpu;
+        self.cost.rss_peak = self.cost.rss_peak.max(peak);
+        Ok(())
+    }
+
+    fn still_running(&mut self) -> Result<()> {
+        if !self.gateway.process().running()? {
+            bail!("the gateway ended by itself; its last words:\n{}", self.gateway.process().stderr_tail());
+        }
+        if !self.cloud.process().running()? {
+            bail!(
+                "the cloud stand-in ended by itself; its last words:\n{}",
+                self.cloud.process().stderr_tail()
+            );
+        }
+        Ok(())
+    }
+
+    /// Prints what the fleet said since the last look.
+    fn show_progress(&mut self) {
+        let lines = self.fleet.lines();
+        for line in lines.iter().skip(self.printed) {
+            say::line(line);
+        }
+        self.printed = lines.len();
+    }
+
+    fn verify(&self) -> Result<(ExitStatus, String)> {
+        let mut command = Command::new(process::find("penstock")?);
+        command.args(["verify", "--bootstrap", &self.cloud.ready().kafka, "--topic", TOPIC.0]);
+        let mut verify =
+            Process::spawn("penstock verify", &mut command, &self.plan.folder.join("verify.log"))?;
+        let status = verify.wait(VERIFY_WITHIN)?;
+        let lines = verify.lines();
+        for line in &lines {
+            say::line(line);
+        }
+        if !status.success() {
+            say::error_line(&verify.stderr_tail());
+        }
+        Ok((status, lines.last().cloned().unwrap_or_default()))
+    }
+}
+
+fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, kafka: &str) -> Vec<String> {
+    let Arguments { devices, rate, seconds, kill_gateway, .. } = plan.arguments;
+    let mut words = vec!["run".to_owned()];
+    let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
+    option("target", format!("mqtt://{mqtt}"));
+    option("devices", devices.to_string());
+    option("rate", rate.to_string());
+    option("seconds", seconds.to_string());
+    option("seed", plan.seed.to_string());
+    option("readback", format!("kafka://{kafka}/{}", TOPIC.0));
+    option("report", plan.report.to_string_lossy().into_owned());
+    option("progress", "plain".to_owned());
+    if *kill_gateway > 0 {
+        words.push("--allow-duplicated".to_owned());
+    }
+    words
+}
+
+/// The highest resident memory so far, from `/proc/PID/status`, in bytes.
+fn peak_rss(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(kill_gateway: u32) -> Arguments {
+        Arguments { devices: 3, rate: 10, seconds: 2, kill_gateway, report: None, seed: None }
+    }
+
+    #[test]
+    fn duplicates_are_allowed_only_when_the_gateway_is_killed() {
+        for kills in [0, 2] {
+            let arguments = arguments(kills);
+            let plan =
+                Plan { arguments: &arguments, seed: 9, folder: Path::new("f"), report: Path::new("r.json") };
+            let words = fleet_arguments(&plan, "127.0.0.1:1", "127.0.0.1:2");
+            assert_eq!(words.contains(&"--allow-duplicated".to_owned()), kills > 0);
+            assert!(words.join(" ").contains("--readback kafka://127.0.0.1:2/telemetry"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn peak_memory_is_read_in_bytes() {
+        assert_eq!(peak_rss("Name:\tpenstock\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n"), Some(2_097_152));
+        assert_eq!(peak_rss("Name:\tzombie\n"), None);
+    }
+}

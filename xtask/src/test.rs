@@ -1,0 +1,36 @@
+//! `cargo xtask test`: every test of the workspace, with the build that everything else uses.
+
+use anyhow::{Result, bail};
+
+use crate::cargo::{Cargo, SELECTION};
+use crate::packages::{self, Need};
+use crate::say;
+
+/// Makes sure of the packages, builds once and runs the tests.
+pub(crate) fn run() -> Result<()> {
+    packages::ensure(Need::BuildAndTest)?;
+    let mut cargo = Cargo::new()?;
+    cargo.build()?;
+    tests(&mut cargo)?;
+    cargo.native_compiled_once()
+}
+
+/// Runs unit, integration and documentation tests of an already built workspace and prints the totals.
+pub(crate) fn tests(cargo: &mut Cargo) -> Result<()> {
+    say::step("running the tests");
+    let targets = cargo.run(&[&["test", "--locked", "--no-fail-fast"], SELECTION.as_slice()].concat(), &[]);
+    let documents = match targets {
+        Ok(()) => cargo.run(&["test", "--locked", "--release", "--workspace", "--doc"], &[]),
+        Err(_) => Ok(()),
+    };
+    let tests = cargo.tests();
+    say::line(&format!(
+        "{} tests passed, {} failed, {} ignored, in {} test binaries",
+        tests.passed, tests.failed, tests.ignored, tests.binaries
+    ));
+    targets.and(documents)?;
+    if tests.ignored > 0 {
+        bail!("{} tests are ignored; a test that does not run proves nothing", tests.ignored);
+    }
+    Ok(())
+}
