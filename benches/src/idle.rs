@@ -73,7 +73,8 @@ async fn at_rest(rss: &impl Fn() -> Result<u64>) -> Result<u64> {
 /// # Errors
 /// The limit cannot be read or leaves no room.
 pub fn possible(wanted: u32) -> Result<u32> {
-    let limits = fs::read_to_string("/proc/self/limits").context("the limits of this process cannot be read")?;
+    let limits =
+        fs::read_to_string("/proc/self/limits").context("the limits of this process cannot be read")?;
     let soft = soft_limit(&limits).context("the limit of open files is not understood")?;
     match soft.saturating_sub(SPARE_DESCRIPTORS) {
         0 => bail!("a limit of {soft} open files leaves no room for connections; raise it with `ulimit -n`"),

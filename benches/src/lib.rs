@@ -13,12 +13,14 @@
 //! probe      append + fdatasync in the same folder, to see what the disk did meanwhile
 //! servers    the gateway and the peer broker as child processes
 //! machine    where the figures were taken
+//! ingest     the comparison with a broker that stores nothing
 //! report     medians, bars, Markdown and JSON
 //! ```
 
 pub mod cell;
 pub mod clock;
 pub mod idle;
+pub mod ingest;
 pub mod load;
 pub mod machine;
 pub mod packets;

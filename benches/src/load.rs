@@ -109,7 +109,12 @@ pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outc
     }
     connections.shutdown().await;
     let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Outcome { acked: acked_after - acked_before, elapsed, cpu: cpu_after.saturating_sub(cpu_before), latency })
+    Ok(Outcome {
+        acked: acked_after - acked_before,
+        elapsed,
+        cpu: cpu_after.saturating_sub(cpu_before),
+        latency,
+    })
 }
 
 /// Connects `count` devices, a bounded number at a time.
@@ -215,7 +220,8 @@ impl Device {
         let now = now();
         let mut latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
         for packet_id in acked {
-            let sent = self.sent.get(usize::from(*packet_id) - 1).ok_or_else(|| io::Error::other("strange id"))?;
+            let sent =
+                self.sent.get(usize::from(*packet_id) - 1).ok_or_else(|| io::Error::other("strange id"))?;
             let micros = u64::try_from(now.duration_since(*sent).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
             latency.saturating_record(micros.max(1));
         }

@@ -35,9 +35,17 @@ impl Machine {
             cpu: or_unknown(model(&cpuinfo)),
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             kernel: or_unknown(Some(release.trim())),
-            file_system: or_unknown(output("df", &["--output=fstype,source", "--", &folder.to_string_lossy()]).as_deref().and_then(last_line)),
+            file_system: or_unknown(
+                output("df", &["--output=fstype,source", "--", &folder.to_string_lossy()])
+                    .as_deref()
+                    .and_then(last_line),
+            ),
             load_average: or_unknown(load.split_whitespace().next()),
-            commit: or_unknown(output("git", &["describe", "--always", "--dirty", "--exclude=*"]).as_deref().and_then(last_line)),
+            commit: or_unknown(
+                output("git", &["describe", "--always", "--dirty", "--exclude=*"])
+                    .as_deref()
+                    .and_then(last_line),
+            ),
             date: or_unknown(output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).as_deref().and_then(last_line)),
         }
     }

@@ -100,7 +100,11 @@ impl Payloads {
         for sequence in 0..PAYLOADS {
             let end = bytes.len() + size;
             let celsius = next(&mut random) % 9000;
-            let start = format!("{{\"sequence\":{sequence},\"temperature\":{}.{:02},\"trace\":\"", celsius / 100, celsius % 100);
+            let start = format!(
+                "{{\"sequence\":{sequence},\"temperature\":{}.{:02},\"trace\":\"",
+                celsius / 100,
+                celsius % 100
+            );
             bytes.extend_from_slice(start.as_bytes());
             while bytes.len() < end - 2 {
                 let letter = u8::try_from(next(&mut random) % 26).unwrap_or_default();

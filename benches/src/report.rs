@@ -60,6 +60,18 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// One line for somebody who waits.
+    pub fn line(&self) -> String {
+        let Self { cell, peer, cpu_us, acked_per_second, ack_p50_ms, ack_p99_ms } = self;
+        format!(
+            "{cell} {}: {cpu_us:.2} µs/message, {acked_per_second:.0} acked/s, ack p50 {ack_p50_ms:.2} ms, \
+             p99 {ack_p99_ms:.2} ms",
+            peer.name()
+        )
+    }
+}
+
 /// Everything one run found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -117,7 +129,11 @@ impl Report {
     pub fn judge(&mut self) {
         let ratios = RATIO_BARS.iter().filter_map(|&(cell, limit)| {
             let ratio = self.ratio(cell)?;
-            Some(Bar::at_most(format!("processor time per message, {cell}, ratio to mosquitto"), ratio, limit))
+            Some(Bar::at_most(
+                format!("processor time per message, {cell}, ratio to mosquitto"),
+                ratio,
+                limit,
+            ))
         });
         let mut bars: Vec<Bar> = ratios.collect();
         if let Some(idle) = self.idle {
@@ -155,7 +171,10 @@ impl Report {
     }
 
     fn write_cells(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(text, "| cell | server | rounds | CPU µs/message, median (range) | ratio | acked/s | ack p50 ms | ack p99 ms |")?;
+        writeln!(
+            text,
+            "| cell | server | rounds | CPU µs/message, median (range) | ratio | acked/s | ack p50 ms | ack p99 ms |"
+        )?;
         writeln!(text, "|---|---|---|---|---|---|---|---|")?;
         for cell in self.cells() {
             for peer in [Peer::Penstock, Peer::Mosquitto] {
@@ -163,14 +182,19 @@ impl Report {
                 let all: Vec<f64> = self.of(cell, peer).map(|sample| sample.cpu_us).collect();
                 let (low, high) = stats::range(&all).unwrap_or_default();
                 let ratio = match peer {
-                    Peer::Penstock => self.ratio(cell).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+                    Peer::Penstock => {
+                        self.ratio(cell).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+                    }
                     Peer::Mosquitto => "1.00".to_owned(),
                 };
                 let rest = |of: fn(&Sample) -> f64| self.median(cell, peer, of).unwrap_or_default();
                 let (rate, p50, p99) =
                     (rest(|s| s.acked_per_second), rest(|s| s.ack_p50_ms), rest(|s| s.ack_p99_ms));
                 let (name, rounds) = (peer.name(), all.len());
-                writeln!(text, "| {cell} | {name} | {rounds} | {cpu:.2} ({low:.2} to {high:.2}) | {ratio} | {rate:.0} | {p50:.2} | {p99:.2} |")?;
+                writeln!(
+                    text,
+                    "| {cell} | {name} | {rounds} | {cpu:.2} ({low:.2} to {high:.2}) | {ratio} | {rate:.0} | {p50:.2} | {p99:.2} |"
+                )?;
             }
         }
         Ok(())
@@ -272,9 +296,9 @@ mod tests {
     fn the_ratio_is_taken_round_by_round() {
         // The machine is ten times slower in the second round; the ratio does not notice.
         let pairs = [(1.0, 5.0), (10.0, 50.0), (1.0, 4.0)];
-        let samples = pairs.into_iter().flat_map(|(ours, theirs)| {
-            [sample(Peer::Penstock, ours), sample(Peer::Mosquitto, theirs)]
-        });
+        let samples = pairs
+            .into_iter()
+            .flat_map(|(ours, theirs)| [sample(Peer::Penstock, ours), sample(Peer::Mosquitto, theirs)]);
         let report = report(samples.collect(), None);
         assert_eq!(report.ratio(CELL), Some(0.2));
         assert!(report.pass());

@@ -1,0 +1,161 @@
+//! The servers of the comparison as child processes, each killed when it is dropped.
+//!
+//! Every measurement gets a fresh server in a folder of its own, so that one round's data is no burden on the
+//! next, and the data is removed at once: a minute of load is gigabytes.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use testkit::cloud::Cloud;
+use testkit::gateway::{Config, Gateway};
+use testkit::process::{Process, Usage};
+
+use crate::clock::now;
+
+/// The topic of the cloud stand-in and its partitions.
+pub const TOPIC: (&str, u32) = ("telemetry", 4);
+
+/// Longest time for the peer broker to listen.
+const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a listener is tried until it is there.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    pid: u32,
+    _running: Running,
+    // After the process, so that the folder goes last.
+    _folder: TempDir,
+}
+
+#[derive(Debug)]
+enum Running {
+    Gateway { _killed_on_drop: Box<Gateway> },
+    Mosquitto { _killed_on_drop: Process },
+}
+
+impl Server {
+    /// Starts the gateway with its defaults: every acknowledgement waits for an fdatasync. With a cloud it sends
+    /// what it stores there; without, its uplink is off.
+    ///
+    /// # Errors
+    /// It cannot be started or does not become ready.
+    pub fn gateway(parent: &Path, cloud: Option<&Cloud>) -> Result<Self> {
+        let folder = folder(parent, "gateway-")?;
+        let config = match cloud {
+            Some(cloud) => Config::default().uplink(&cloud.ready().kafka, TOPIC.0),
+            None => Config::default().set("uplink", "enabled = false"),
+        };
+        let mut gateway = Gateway::start(folder.path(), config.id("bench").set("log", "level = \"warn\""))?;
+        let address = gateway.mqtt().parse().context("the gateway's address is not understood")?;
+        let pid = gateway.process().pid();
+        let running = Running::Gateway { _killed_on_drop: Box::new(gateway) };
+        Ok(Self { address, pid, _running: running, _folder: folder })
+    }
+
+    /// Starts mosquitto as the current user: no persistence, no limits on windows and queues, nobody subscribed.
+    ///
+    /// # Errors
+    /// It is not installed or does not listen in time.
+    pub async fn mosquitto(parent: &Path) -> Result<Self> {
+        let folder = folder(parent, "mosquitto-")?;
+        let address = free_address()?;
+        let file = folder.path().join("mosquitto.conf");
+        fs::write(&file, mosquitto_config(address, &user()?))?;
+        let mut command = Command::new(program("mosquitto")?);
+        command.arg("-c").arg(&file);
+        let mut process = Process::spawn("mosquitto", &mut command, &folder.path().join("mosquitto.log"))?;
+        let deadline = now() + LISTEN_WITHIN;
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            if !process.running()? || now() > deadline {
+                bail!("mosquitto does not listen; its last words:\n{}", process.stderr_tail());
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+        let pid = process.pid();
+        Ok(Self { address, pid, _running: Running::Mosquitto { _killed_on_drop: process }, _folder: folder })
+    }
+
+    /// Where it takes MQTT connections, without TLS.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its processor time and resident memory.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn usage(&self) -> Result<Usage> {
+        Usage::of(self.pid).context("the server has ended")
+    }
+}
+
+/// A new folder inside `parent`, which is made if need be.
+///
+/// # Errors
+/// It cannot be made.
+pub fn folder(parent: &Path, prefix: &str) -> Result<TempDir> {
+    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    folder.with_context(|| format!("no folder can be made in {}", parent.display()))
+}
+
+/// mosquitto drops to a user of its own when root starts it, unless told to stay; it must see its configuration.
+fn mosquitto_config(address: SocketAddr, user: &str) -> String {
+    format!(
+        "listener {} {}\nallow_anonymous true\npersistence false\nmax_inflight_messages 0\n\
+         max_queued_messages 0\nlog_dest stderr\nlog_type error\nuser {user}\n",
+        address.port(),
+        address.ip()
+    )
+}
+
+fn user() -> Result<String> {
+    let output = Command::new("id").arg("-un").output().context("id cannot be started")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A port that is free now. Somebody else may take it before the server does, which the start then reports.
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+fn program(name: &str) -> Result<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("{name} is not installed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_stores_nothing_and_limits_nothing() {
+        let config = mosquitto_config("127.0.0.1:77".parse().unwrap(), "me");
+        let expected = ["listener 77 127.0.0.1", "persistence false", "max_inflight_messages 0", "user me"];
+        assert!(expected.iter().all(|line| config.lines().any(|found| found == *line)), "{config}");
+    }
+
+    #[tokio::test]
+    async fn the_peer_broker_takes_the_load_and_counts_its_time() {
+        let parent = tempfile::tempdir().unwrap();
+        // Machines without the test packages cannot run this comparison at all; `xtask test` installs them.
+        let server = Server::mosquitto(parent.path()).await.unwrap();
+        let streams = crate::load::connect_all(server.address(), 3).await.unwrap();
+        assert_eq!(streams.len(), 3);
+        assert!(server.usage().unwrap().rss_bytes > 0);
+        drop(server);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+}
