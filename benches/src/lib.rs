@@ -14,11 +14,13 @@
 //! servers    the gateway and the peer broker as child processes
 //! machine    where the figures were taken
 //! ingest     the comparison with a broker that stores nothing
+//! end_to_end the same load with the uplink on
 //! report     medians, bars, Markdown and JSON
 //! ```
 
 pub mod cell;
 pub mod clock;
+pub mod end_to_end;
 pub mod idle;
 pub mod ingest;
 pub mod load;

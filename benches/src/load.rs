@@ -47,6 +47,8 @@ pub struct Load {
 pub struct Outcome {
     /// Messages acknowledged in the measured time.
     pub acked: u64,
+    /// Messages acknowledged since the first connection, warm-up included.
+    pub acked_total: u64,
     /// The measured time.
     pub elapsed: Duration,
     /// The server's processor time within it.
@@ -109,8 +111,10 @@ pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outc
     }
     connections.shutdown().await;
     let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let acked_total = shared.acked.load(Ordering::Relaxed);
     Ok(Outcome {
         acked: acked_after - acked_before,
+        acked_total,
         elapsed,
         cpu: cpu_after.saturating_sub(cpu_before),
         latency,
@@ -245,7 +249,7 @@ fn take_acks(buffer: &mut [u8], filled: usize, ready: &mut Vec<u16>) -> io::Resu
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
-fn count(count: u64) -> f64 {
+pub(crate) fn count(count: u64) -> f64 {
     count as f64
 }
 
@@ -268,7 +272,7 @@ mod tests {
         let mut latency = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3).unwrap();
         latency.record_n(2_000, 100).unwrap();
         let (elapsed, cpu) = (Duration::from_secs(2), Duration::from_millis(500));
-        let outcome = Outcome { acked: 1_000, elapsed, cpu, latency };
+        let outcome = Outcome { acked: 1_000, acked_total: 1_500, elapsed, cpu, latency };
         assert!((outcome.cpu_micros_per_message() - 500.0).abs() < 1e-6);
         assert!((outcome.acked_per_second() - 500.0).abs() < 1e-6);
         assert!((outcome.latency_ms(50.0) - 2.0).abs() < 0.01);

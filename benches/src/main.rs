@@ -1,6 +1,6 @@
 //! `penstock-benches`: see the library's front page; `cargo xtask bench` builds and starts it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
-use penstock_benches::servers;
+use penstock_benches::{end_to_end, servers};
+use serde::Serialize;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -25,6 +26,8 @@ struct Arguments {
 enum Benchmark {
     /// Durable ingest without an uplink beside mosquitto storing nothing, held against the bars
     Ingest(Options),
+    /// The same load with the uplink on, until everything is in the cloud stand-in; figures without bars
+    EndToEnd(Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,8 +68,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Ingest(options) = Arguments::parse().benchmark;
-    match run(&options) {
+    match run(&Arguments::parse().benchmark) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             progress("a bar does not hold");
@@ -80,7 +82,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs the benchmark, prints its table and tells whether every bar holds.
-fn run(options: &Options) -> Result<bool> {
+fn run(benchmark: &Benchmark) -> Result<bool> {
+    let (Benchmark::Ingest(options) | Benchmark::EndToEnd(options)) = benchmark;
     let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.threads.unwrap_or(half).max(1))
@@ -88,21 +91,38 @@ fn run(options: &Options) -> Result<bool> {
         .build()
         .context("no runtime for the generator")?;
     let folder = servers::folder(&options.folder, "bench-")?;
-    let plan = Plan {
+    let plan = plan(options);
+    match benchmark {
+        Benchmark::Ingest(_) => {
+            let report = runtime.block_on(ingest::run(&plan, folder.path(), progress))?;
+            publish(&report.markdown()?, &report, options.report.as_deref())?;
+            Ok(report.pass())
+        }
+        Benchmark::EndToEnd(_) => {
+            let report = runtime.block_on(end_to_end::run(&plan, folder.path(), progress))?;
+            publish(&report.markdown()?, &report, options.report.as_deref())?;
+            Ok(true)
+        }
+    }
+}
+
+fn plan(options: &Options) -> Plan {
+    Plan {
         cells: options.cells.clone(),
         rounds: options.rounds,
         warm_up: options.warm_up,
         measure: options.seconds,
         payload_bytes: options.payload,
         idle: options.idle,
-    };
-    let report = runtime.block_on(ingest::run(&plan, folder.path(), progress))?;
-    result(&report.markdown()?);
-    if let Some(file) = &options.report {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))?;
     }
-    Ok(report.pass())
+}
+
+/// Prints the table and writes the JSON.
+fn publish(markdown: &str, report: &impl Serialize, file: Option<&Path>) -> Result<()> {
+    result(markdown);
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "the table is the program's result")]
@@ -129,7 +149,9 @@ mod tests {
     #[test]
     fn cells_are_separated_by_commas() {
         let words = ["penstock-benches", "ingest", "--cells", "1x1,50x16", "--seconds", "2.5"];
-        let Benchmark::Ingest(options) = Arguments::try_parse_from(words).unwrap().benchmark;
+        let Benchmark::Ingest(options) = Arguments::try_parse_from(words).unwrap().benchmark else {
+            panic!("another benchmark")
+        };
         assert_eq!(options.cells.len(), 2);
         assert_eq!(options.seconds, Duration::from_millis(2500));
     }

@@ -98,6 +98,16 @@ impl Server {
     }
 }
 
+/// Starts the cloud stand-in with the topic the gateway sends to. The folder must outlive it.
+///
+/// # Errors
+/// It cannot be started or does not become ready.
+pub fn cloud(parent: &Path) -> Result<(Cloud, TempDir)> {
+    let folder = folder(parent, "cloud-")?;
+    let cloud = Cloud::start(folder.path(), &[TOPIC])?;
+    Ok((cloud, folder))
+}
+
 /// A new folder inside `parent`, which is made if need be.
 ///
 /// # Errors

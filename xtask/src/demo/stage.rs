@@ -1,7 +1,8 @@
 //! The running demo: three processes, what they cost, and their end. Each is killed when it is dropped.
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
@@ -63,6 +64,13 @@ pub(super) struct Cost {
     pub(super) rss_peak: u64,
 }
 
+/// A growing log, shown line by line.
+#[derive(Debug)]
+struct Tail {
+    file: PathBuf,
+    shown: u64,
+}
+
 /// The processes on stage.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
@@ -71,7 +79,7 @@ pub(super) struct Stage<'a> {
     fleet: Process,
     gateway: Gateway,
     cloud: Cloud,
-    printed: usize,
+    progress: Tail,
     kills: u32,
     cost: Cost,
 }
@@ -95,15 +103,20 @@ impl<'a> Stage<'a> {
         say::line(&format!("gateway: mqtt {}, health http://{}", gateway.mqtt(), gateway.ready().health));
         let mut command = Command::new(process::find("firmware-sim")?);
         command.args(fleet_arguments(plan, gateway.mqtt(), &cloud.ready().kafka));
-        let fleet = Process::spawn("firmware-sim", &mut command, &plan.folder.join("fleet.log"))?;
-        Ok(Self { plan, fleet, gateway, cloud, printed: 0, kills: 0, cost: Cost::default() })
+        let log = plan.folder.join("fleet.log");
+        let fleet = Process::spawn("firmware-sim", &mut command, &log)?;
+        let progress = Tail { file: log, shown: 0 };
+        Ok(Self { plan, fleet, gateway, cloud, progress, kills: 0, cost: Cost::default() })
     }
 
     /// Plays to the end: load with kills, read-back, graceful stop, verification.
     pub(super) fn run(mut self) -> Result<Played> {
         self.watch()?;
         let fleet = self.fleet.wait(Duration::from_secs(10))?;
-        self.show_progress();
+        self.progress.show()?;
+        if !fleet.success() {
+            self.fleet.lines().iter().for_each(|line| say::line(line));
+        }
         say::step("stopping the gateway");
         self.charge()?;
         let gateway = self.gateway.stop()?;
@@ -128,7 +141,7 @@ impl<'a> Stage<'a> {
         let start = signals::now();
         while self.fleet.running()? {
             signals::check()?;
-            self.show_progress();
+            self.progress.show()?;
             if moments.next_if(|moment| start.elapsed() >= *moment).is_some() {
                 self.kill_gateway()?;
             }
@@ -180,15 +193,6 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Prints what the fleet said since the last look.
-    fn show_progress(&mut self) {
-        let lines = self.fleet.lines();
-        for line in lines.iter().skip(self.printed) {
-            say::line(line);
-        }
-        self.printed = lines.len();
-    }
-
     fn verify(&self) -> Result<(ExitStatus, String)> {
         let mut command = Command::new(process::find("penstock")?);
         command.args(["verify", "--bootstrap", &self.cloud.ready().kafka, "--topic", TOPIC.0]);
@@ -206,6 +210,22 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl Tail {
+    /// Prints the whole lines that came since the last call.
+    fn show(&mut self) -> Result<()> {
+        let mut file = fs::File::open(&self.file).context("the fleet's log is gone")?;
+        file.seek(SeekFrom::Start(self.shown))?;
+        let mut news = BufReader::new(file);
+        let mut line = String::new();
+        while news.read_line(&mut line)? > 0 && line.ends_with('\n') {
+            self.shown += u64::try_from(line.len())?;
+            say::line(line.trim_end());
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
 fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, kafka: &str) -> Vec<String> {
     let Arguments { devices, rate, seconds, kill_gateway, .. } = plan.arguments;
     let mut words = vec!["run".to_owned()];
@@ -219,7 +239,8 @@ fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, kafka: &str) -> Vec<String> {
     option("report", plan.report.to_string_lossy().into_owned());
     option("progress", "plain".to_owned());
     if *kill_gateway > 0 {
-        words.push("--allow-duplicated".to_owned());
+        option("kills", kill_gateway.to_string());
+        option("allow", "duplicated".to_owned());
     }
     words
 }
@@ -245,9 +266,24 @@ mod tests {
             let plan =
                 Plan { arguments: &arguments, seed: 9, folder: Path::new("f"), report: Path::new("r.json") };
             let words = fleet_arguments(&plan, "127.0.0.1:1", "127.0.0.1:2");
-            assert_eq!(words.contains(&"--allow-duplicated".to_owned()), kills > 0);
+            assert_eq!(words.join(" ").contains("--allow duplicated"), kills > 0);
             assert!(words.join(" ").contains("--readback kafka://127.0.0.1:2/telemetry"), "{words:?}");
         }
+    }
+
+    #[test]
+    fn progress_is_shown_by_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        let mut tail = Tail { file: file.clone(), shown: 0 };
+        let mut check = |text: &str, shown: u64| {
+            fs::write(&file, text).unwrap();
+            tail.show().unwrap();
+            assert_eq!(tail.shown, shown, "{text:?}");
+        };
+        check("", 0);
+        check("1 s\n2", 4);
+        check("1 s\n2 s\n", 8);
     }
 
     #[test]
