@@ -10,7 +10,8 @@
 //! shim              finds the file, orders the real call and the bookkeeping
 //! file, dirty       data of one file            -> store (twin inodes, by inode number)
 //! names             names of each directory     -> twin (hard links to the store)
-//! load, settings    environment, first copy
+//! load, start         what is durable at first
+//! settings            the environment
 //! ```
 //!
 //! The shim keeps no table of descriptors: it asks the kernel which inode a descriptor stands for, at each
@@ -23,3 +24,4 @@ mod load;
 mod names;
 mod settings;
 mod shim;
+mod start;

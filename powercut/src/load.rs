@@ -1,12 +1,13 @@
-//! What happens when the library is loaded: read the environment, lock the store, copy what exists.
+//! What happens when the library is loaded: read the environment, lock the store, take over what exists.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crate::edge::raw;
+use crate::edge::raw::{self, Errno};
+use crate::names;
 use crate::settings::Settings;
 use crate::shim::{self, Shim, give_up, refuse};
 
@@ -23,15 +24,12 @@ pub(crate) fn load() {
         refuse("POWERCUT_TWIN and POWERCUT_DIR must not contain each other");
     }
     let store = beside(&settings.twin);
-    if !empty(&settings.twin) {
-        refuse("POWERCUT_TWIN is not empty: each process under test needs a fresh twin");
-    }
     let lock = lock(&store);
-    for old in entries(&store).into_iter().filter(|path| !path.ends_with("lock")) {
-        let removed = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
-        if let Err(error) = removed {
-            refuse(&format!("cannot empty {}: {error}", store.display()));
-        }
+    let fresh = entries(&settings.twin).is_empty();
+    if fresh {
+        clear(&store);
+    } else if !store.join(COMPLETE).exists() {
+        refuse("POWERCUT_TWIN is not empty and was not made by this library");
     }
     let root = path_text(&settings.dir);
     let dir = match raw::open(libc::AT_FDCWD, &root, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
@@ -42,11 +40,24 @@ pub(crate) fn load() {
         Ok(stat) => stat,
         Err(errno) => give_up("look at POWERCUT_DIR", errno),
     };
-    let shim = Shim::new(settings, (root.into_bytes(), stat), path_text(&store).into_bytes(), lock);
-    if let Err(errno) = shim.keep_all(dir.as_raw_fd()) {
-        give_up("copy what POWERCUT_DIR holds", errno);
+    let (twin, store) = (path_text(&settings.twin), path_text(&store));
+    let shim = Shim::new(settings, (root.into_bytes(), stat), store.clone().into_bytes(), lock);
+    let started = match fresh {
+        true => shim.keep_all(dir.as_raw_fd()).and_then(|()| complete(&store)),
+        false => shim.resume(dir.as_raw_fd(), &twin, &store),
+    };
+    if let Err(errno) = started {
+        give_up("take over what POWERCUT_DIR and POWERCUT_TWIN hold", errno);
     }
     shim::install(shim);
+}
+
+/// In the store of a twin that was made to the end.
+const COMPLETE: &str = "complete";
+
+fn complete(store: &CStr) -> Result<(), Errno> {
+    let path = names::join(store.to_bytes(), COMPLETE.as_bytes());
+    raw::open(libc::AT_FDCWD, &path, libc::O_WRONLY | libc::O_CREAT, 0o600).map(drop)
 }
 
 /// The store lies beside the twin, on its file system: names in the twin are hard links to it.
@@ -67,8 +78,14 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     listed.unwrap_or_else(|error| refuse(&format!("cannot list {}: {error}", dir.display())))
 }
 
-fn empty(dir: &Path) -> bool {
-    entries(dir).is_empty()
+/// Removes what an earlier process left in the store of an empty twin, except the lock.
+fn clear(store: &Path) {
+    for old in entries(store).into_iter().filter(|path| !path.ends_with("lock")) {
+        let removed = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+        if let Err(error) = removed {
+            refuse(&format!("cannot empty {}: {error}", store.display()));
+        }
+    }
 }
 
 /// One process at a time: two would write the same twin without knowing of each other.

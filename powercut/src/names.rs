@@ -75,18 +75,52 @@ impl Names {
     pub(crate) fn add_dir(&mut self, ino: u64) -> Id {
         let id = self.next_id();
         self.dirs.insert(id, Dir { ino, place: Place::Store, removed: false, entries: HashMap::new() });
-        if let Err(errno) = raw::make_dir(&self.path(id), 0o755) {
+        let path = self.path(id);
+        let owner = CString::new(ino.to_string()).expect("digits");
+        let made = raw::make_dir(&path, 0o755).and_then(|_| raw::stat_at(libc::AT_FDCWD, &path));
+        if let Err(errno) = made.and_then(|twin| raw::symbolic_link(&owner, &tag(&self.store, twin.ino))) {
             give_up("make a directory in the store", errno);
         }
         id
+    }
+
+    /// A directory that an earlier process left, in the store or at a durable place. `ino` is the live one's,
+    /// `None` if it was removed.
+    pub(crate) fn resume_dir(&mut self, at: Option<(Id, Vec<u8>)>, ino: Option<u64>) -> Id {
+        let id = self.next_id();
+        let place = match &at {
+            None => Place::Store,
+            Some((parent, name)) => Place::Inside { parent: *parent, name: name.clone() },
+        };
+        let (removed, ino) = (ino.is_none(), ino.unwrap_or(0));
+        self.dirs.insert(id, Dir { ino, place, removed, entries: HashMap::new() });
+        if let Some((parent, name)) = at {
+            self.resume_entry(parent, name, Durable { id, is_dir: true });
+        }
+        id
+    }
+
+    /// A durable name of a file that an earlier process left.
+    pub(crate) fn resume_file(&mut self, parent: Id, name: Vec<u8>, id: Id) {
+        self.resume_entry(parent, name, Durable { id, is_dir: false });
+    }
+
+    fn resume_entry(&mut self, parent: Id, name: Vec<u8>, entry: Durable) {
+        if let Some(parent) = self.dirs.get_mut(&parent) {
+            parent.entries.insert(name, entry);
+        }
     }
 
     /// The live directory is gone; the durable one goes with the next sync of its parent.
     pub(crate) fn removed(&mut self, id: Id) {
         let Some(dir) = self.dirs.get_mut(&id) else { return };
         dir.removed = true;
-        if matches!(dir.place, Place::Store) {
-            let path = self.path(id);
+        let stored = matches!(dir.place, Place::Store);
+        let path = self.path(id);
+        if let Ok(twin) = raw::stat_at(libc::AT_FDCWD, &path) {
+            gone("remove a tag", raw::remove(&tag(&self.store, twin.ino), 0));
+        }
+        if stored {
             self.erase(id, &path);
         }
     }
@@ -192,6 +226,11 @@ pub(crate) fn file_in(store: &[u8], ino: u64) -> CString {
 /// Where the directory `ino` waits until a synced parent names it.
 fn shelf(store: &[u8], ino: u64) -> CString {
     join(store, format!("d{ino}").as_bytes())
+}
+
+/// A symbolic link whose content is the inode number of the live directory that `twin` stands for.
+pub(crate) fn tag(store: &[u8], twin: u64) -> CString {
+    join(store, format!("t{twin}").as_bytes())
 }
 
 pub(crate) fn join(dir: &[u8], name: &[u8]) -> CString {

@@ -46,7 +46,7 @@ pub(crate) fn refuse(why: &str) -> ! {
 }
 
 #[derive(Clone, Debug)]
-enum Node {
+pub(crate) enum Node {
     File(Arc<File>),
     Dir(Id),
 }
@@ -57,8 +57,8 @@ pub(crate) struct Shim {
     settings: Settings,
     /// Absolute path of the watched directory, without a slash at the end.
     root: Vec<u8>,
-    store: Vec<u8>,
-    dev: u64,
+    pub(crate) store: Vec<u8>,
+    pub(crate) dev: u64,
     live: RwLock<HashMap<u64, Node>>,
     names: Mutex<Names>,
     log_syncs: AtomicU64,
@@ -299,7 +299,7 @@ impl Shim {
     }
 
     /// Makes the present names of a directory durable.
-    fn sync_dir(&self, names: &mut Names, id: Id, fd: RawFd) {
+    pub(crate) fn sync_dir(&self, names: &mut Names, id: Id, fd: RawFd) {
         let entries = match list(fd) {
             Ok(entries) => entries,
             Err(errno) => give_up("list a watched directory", errno),
@@ -350,7 +350,7 @@ impl Shim {
     }
 
     /// Starts to watch an inode of which nothing is durable.
-    fn register(&self, names: &mut Names, stat: &Stat) -> Node {
+    pub(crate) fn register(&self, names: &mut Names, stat: &Stat) -> Node {
         let node = if stat.is_dir() {
             Node::Dir(names.add_dir(stat.ino))
         } else {
@@ -383,7 +383,7 @@ impl Shim {
         }
     }
 
-    fn node(&self, stat: &Stat) -> Option<Node> {
+    pub(crate) fn node(&self, stat: &Stat) -> Option<Node> {
         if stat.dev != self.dev {
             return None;
         }
@@ -391,11 +391,11 @@ impl Shim {
         live.get(&stat.ino).filter(|node| matches!(node, Node::Dir(_)) == stat.is_dir()).cloned()
     }
 
-    fn live_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Node>> {
+    pub(crate) fn live_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Node>> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
+    pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -425,35 +425,11 @@ impl Shim {
         buffer.truncate(length);
         buffer
     }
-
-    // === First copy ===
-
-    /// Makes everything below `dir` durable, as it is found when the process starts.
-    pub(crate) fn keep_all(&self, dir: RawFd) -> Result<(), Errno> {
-        for name in list(dir)? {
-            let Ok(name) = CString::new(name) else { continue };
-            let stat = raw::stat_at(dir, &name)?;
-            if stat.dev != self.dev || !(stat.is_file() || stat.is_dir()) {
-                continue;
-            }
-            let fd = raw::open(dir, &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
-            let node = self.node(&stat).unwrap_or_else(|| self.register(&mut self.names(), &stat));
-            match node {
-                Node::File(file) => drop(file.sync(fd.as_raw_fd(), || Ok(0))?),
-                Node::Dir(_) => self.keep_all(fd.as_raw_fd())?,
-            }
-        }
-        let stat = raw::stat(dir)?;
-        if let Some(Node::Dir(id)) = self.node(&stat) {
-            self.sync_dir(&mut self.names(), id, dir);
-        }
-        Ok(())
-    }
 }
 
 /// Names in a directory, without `.` and `..`. Uses a descriptor of its own, so that the caller's position
 /// stays.
-fn list(fd: RawFd) -> Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn list(fd: RawFd) -> Result<Vec<Vec<u8>>, Errno> {
     const HEADER: usize = 19;
     let dir = raw::open(libc::AT_FDCWD, &by_number(fd), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut found = Vec::new();

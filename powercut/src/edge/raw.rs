@@ -132,6 +132,12 @@ pub(crate) fn link(from: &CStr, to: &CStr) -> Outcome {
     outcome(unsafe { libc::syscall(libc::SYS_linkat, here, from.as_ptr(), here, to.as_ptr(), zero) })
 }
 
+pub(crate) fn symbolic_link(content: &CStr, at: &CStr) -> Outcome {
+    let here = c_long::from(libc::AT_FDCWD);
+    // SAFETY: both paths end with a NUL and outlive the call.
+    outcome(unsafe { libc::syscall(libc::SYS_symlinkat, content.as_ptr(), here, at.as_ptr()) })
+}
+
 pub(crate) fn rename(from: &CStr, to: &CStr) -> Outcome {
     let here = c_long::from(libc::AT_FDCWD);
     let zero: c_long = 0;
