@@ -82,7 +82,8 @@ impl PowerCut {
     }
 
     /// The environment of the process under test. It must be given to that process itself, not to a wrapper
-    /// that stays alive beside it.
+    /// that stays alive beside it. A process started again with it, after a kill, goes on with the same twin:
+    /// what the first had not synced is still not durable.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mode = match self.mode {
             Mode::Strict => "strict",
