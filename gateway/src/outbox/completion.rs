@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// A submission could not be made durable, and none after it on this completion will be. Close the
-/// connection: the device sends again what was not acknowledged.
+/// A submission could not be made durable; later ones on this completion are not reported any more.
+/// Close the connection: the device sends again what was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the outbox could not make the entries durable")]
 pub struct CommitFailed;
@@ -89,6 +89,10 @@ impl Completion {
     pub(super) fn complete(&self, ticket: Ticket) {
         let waker = {
             let mut state = self.state.lock();
+            if state.failed {
+                // A ticket above a failed one must not speak for it.
+                return;
+            }
             state.durable = state.durable.max(ticket);
             state.waker.take()
         };
@@ -151,6 +155,8 @@ mod tests {
         completion.fail();
         assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(1))));
         assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)));
-        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)));
+        completion.complete(Ticket(3));
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)), "2 failed");
+        assert_eq!(completion.durable(), Ticket(1));
     }
 }

@@ -52,7 +52,7 @@ const BODY_CODEC: Key = Key {
 const TAIL_CACHE_BYTES: Key = Key {
     name: "tail_cache_bytes",
     value: Value::Bytes { min: 0, max: 4 * ByteSize::GIB },
-    default: Preset::Is("32MiB"),
+    default: Preset::Is("64MiB"),
     help: "Memory for recent segments, so that consumers that keep up never read the disk.",
 };
 const REALTIME: Key = Key {
@@ -145,7 +145,7 @@ impl Config {
             segment_bytes_max: 1 << 20,
             segment_messages_max: 4096,
             body_codec: BodyCodec::Lz4,
-            tail_cache_bytes: 32 << 20,
+            tail_cache_bytes: 64 << 20,
             realtime: true,
         }
     }

@@ -125,7 +125,7 @@ impl Gate {
         if state == State::Open {
             let poisoned = State::Poisoned as u8;
             // An error means that it is open already, or closed.
-            drop(self.state.compare_exchange(poisoned, state as u8, Ordering::AcqRel, Ordering::Relaxed));
+            self.state.compare_exchange(poisoned, state as u8, Ordering::AcqRel, Ordering::Relaxed).ok();
         }
         self.room.notify_waiters();
     }

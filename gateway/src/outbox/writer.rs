@@ -47,7 +47,12 @@ pub(super) struct Writer {
     last_start: Option<Instant>,
     /// Whether something was written since the last sync.
     unsynced: bool,
+    /// Dropped last: when the directory is free again.
+    _ended: Ended,
 }
+
+/// Says that the committer has ended, however it did.
+struct Ended(Arc<Shared>);
 
 /// What the committer knows about a lane.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +93,7 @@ impl Writer {
             compressed: Vec::new(),
             last_start: None,
             unsynced: false,
+            _ended: Ended(Arc::clone(&shared)),
             shared,
             directory,
             engine,
@@ -133,11 +139,12 @@ impl Writer {
         self.publish(&sealed);
         self.moved(moves, durable);
         self.update_backlog();
+        // Room first: whoever is woken by its ticket reads on at once.
+        self.shared.gate.release(waiting.bytes);
         for submission in self.arena.submissions() {
             submission.done.complete(submission.ticket);
         }
         self.arena.clear();
-        self.shared.gate.release(waiting.bytes);
         self.measure(waiting, &sealed, [since, started, durable]);
         Ok(())
     }
@@ -349,11 +356,11 @@ impl Writer {
     /// Fails everybody whose entries are in the arena.
     fn fail_arena(&mut self) {
         let waiting = self.arena.waiting();
+        self.shared.gate.release(waiting.bytes);
         for submission in self.arena.submissions() {
             submission.done.fail();
         }
         self.arena.clear();
-        self.shared.gate.release(waiting.bytes);
         self.shared.metrics.failed.increment(waiting.messages.into());
     }
 
@@ -463,7 +470,12 @@ impl Drop for Writer {
         self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
         self.fail_arena();
         drop(self.shared.store.write().take());
-        self.shared.end();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
