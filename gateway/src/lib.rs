@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod mqtt;
 pub mod observe;
 pub mod outbox;
 pub mod supervise;

@@ -1,0 +1,525 @@
+//! One connection after CONNACK: the loop between its socket and the outbox.
+//!
+//! Everything happens in [`Connection::poll`], which uses the buffers of its thread and keeps none: an
+//! idle connection owns neither a read nor a write buffer. One pass releases what became durable,
+//! reads the socket once, submits what the read held as one batch and writes everything there is to
+//! send with one call. What could not be finished stays behind: the front of a packet, or bytes the
+//! socket did not take.
+//!
+//! The socket is not read while the outbox has no room, while too much of this connection is not
+//! durable, or while the client does not take what is sent to it. The keep alive rests meanwhile.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::time::timeout;
+
+use super::acks::Reply;
+use super::codec::{Reason, disconnect, puback, pubcomp, pubrec};
+use super::end::End;
+use super::metrics::Tally;
+use super::registry::{Link, Signal};
+use super::session::{Batch, Place, Rest, Session, Taken, entry_bytes_max};
+use super::shared::{Permit, Seat};
+use super::stream::Stream;
+use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, Ticket};
+use crate::supervise::clock;
+
+/// Size of the read buffer of a thread.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes of entries reserved before a read, unless a larger packet is on its way.
+const RESERVE_BYTES: usize = 256 << 10;
+/// Passes before other connections get their turn.
+const PASSES_MAX: usize = 8;
+/// Ticks that a closing connection waits for its acknowledgements.
+const CLOSING_TICKS: u32 = 5;
+/// Ticks that a client may refuse to take what is sent to it.
+const STALLED_TICKS: u32 = 30;
+/// How long a will waits for room in the outbox.
+const WILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reads that clear the socket before it is closed: closing with unread bytes resets the connection,
+/// and the client might lose the DISCONNECT.
+const LAST_READS: usize = 16;
+
+/// One accepted connection.
+pub(super) struct Connection {
+    seat: Seat,
+    /// Counted out when dropped.
+    _permit: Permit,
+    stream: Stream,
+    session: Session,
+    done: Arc<Completion>,
+    durable: Ticket,
+    /// What was read and not taken: usually nothing, else the front of a packet.
+    tail: Vec<u8>,
+    /// Size of the packet that `tail` is the front of, or 0 if it is not known.
+    need: usize,
+    /// `tail` may hold whole packets that a limit held back.
+    held: bool,
+    /// What the socket did not take, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// TLS holds bytes that the socket did not take.
+    unflushed: bool,
+    keep_alive_ticks: u32,
+    /// The link holds packets to deliver.
+    deliveries: bool,
+    watch: Watch,
+    room: Option<Waiting>,
+    closing: Option<End>,
+    /// The wait for acknowledgements is over, whatever is missing.
+    expired: bool,
+}
+
+/// Waits for room in the outbox.
+struct Waiting {
+    since: Instant,
+    room: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Which deadline runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// The keep alive.
+    Reading,
+    /// None: we do not read, so that the client cannot be heard.
+    Withheld,
+    /// The one for a client that does not take what is sent.
+    Stalled,
+    /// The one for closing.
+    Closing,
+}
+
+/// Whether a pass found something to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Progress,
+    Idle,
+}
+
+/// The buffers of a thread.
+struct Scratch {
+    read: Box<[u8]>,
+    batch: Batch,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), batch: Batch::default() });
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(super) fn new(
+        seat: Seat,
+        permit: Permit,
+        stream: Stream,
+        session: Session,
+        keep_alive_seconds: u16,
+        rest: &[u8],
+    ) -> Self {
+        let ticks = u32::from(keep_alive_seconds) * 3 / 2;
+        let clock = &seat.shared().clock;
+        seat.link().set_deadline(clock.after(ticks));
+        clock.watch(seat.link());
+        Self {
+            seat,
+            _permit: permit,
+            stream,
+            session,
+            done: Arc::new(Completion::new()),
+            durable: Ticket::default(),
+            tail: rest.to_vec(),
+            need: 0,
+            held: !rest.is_empty(),
+            unsent: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            keep_alive_ticks: ticks,
+            deliveries: false,
+            watch: Watch::Reading,
+            room: None,
+            closing: None,
+            expired: false,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelling it closes the connection; what was submitted stays submitted.
+    pub(super) async fn run(&mut self) -> End {
+        poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll(cx, scratch))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        scratch.batch.clear();
+        self.seat.link().register(cx.waker());
+        let result = self.heed_signals().map_or_else(|| self.passes(cx, scratch), Poll::Ready);
+        self.seat.shared().metrics.add(&mut scratch.batch.tally);
+        result
+    }
+
+    fn passes(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
+        for _ in 0..PASSES_MAX {
+            match self.pass(cx, scratch) {
+                Ok(Pass::Progress) => {}
+                Ok(Pass::Idle) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<Pass, End> {
+        if self.poll_send_rest(cx)?.is_pending() {
+            self.set_watch(Watch::Stalled);
+            return Ok(Pass::Idle);
+        }
+        scratch.batch.out.clear();
+        let released = self.release(cx, &mut scratch.batch);
+        if released.is_err() {
+            self.close(End::CommitFailed);
+            self.expired = true;
+        }
+        let mut pass = Pass::Idle;
+        if self.closing.is_none() {
+            match self.take_in(cx, scratch) {
+                Ok(taken) => pass = taken,
+                // Nothing is owed to a client that is gone or says goodbye.
+                Err(end @ (End::Lost | End::Client | End::ClientWithWill)) => return Err(end),
+                Err(end) => {
+                    self.close(end);
+                    pass = Pass::Progress;
+                }
+            }
+        }
+        let ends = self.closing.filter(|_| self.expired || self.session.acks.is_empty());
+        if let Some(reason) = ends.and_then(End::reason) {
+            disconnect(&mut scratch.batch.out, self.session.version(), reason);
+        }
+        if !scratch.batch.out.is_empty() {
+            self.send(cx, &scratch.batch.out)?;
+        }
+        if !self.unsent.is_empty() {
+            // The next pass finds the socket full and minds its deadline.
+            pass = Pass::Progress;
+        }
+        ends.map_or(Ok(pass), Err)
+    }
+
+    /// Looks at what happened outside. Returns the end if the connection is over at once.
+    fn heed_signals(&mut self) -> Option<End> {
+        let signals = self.seat.link().take_signals();
+        if signals == 0 {
+            return None;
+        }
+        let raised = |signal: Signal| signals & signal as u8 != 0;
+        if raised(Signal::Delivery) {
+            // Taken when the socket takes more.
+            self.deliveries = true;
+        }
+        if raised(Signal::TakenOver) {
+            self.close(End::TakenOver);
+        }
+        if raised(Signal::Stop) {
+            self.close(End::Stopping);
+        }
+        let due = self.seat.shared().clock.now() >= self.seat.link().deadline();
+        if raised(Signal::Deadline) && due {
+            match self.watch {
+                Watch::Reading => self.close(End::KeepAlive),
+                Watch::Stalled => return Some(self.closing.unwrap_or(End::Stalled)),
+                Watch::Closing => self.expired = true,
+                Watch::Withheld => {}
+            }
+        }
+        None
+    }
+
+    /// Stops reading; the connection ends when nothing is owed any more.
+    fn close(&mut self, end: End) {
+        if self.closing.is_none() {
+            if matches!(end, End::Malformed(_)) {
+                self.seat.shared().metrics.malformed.increment(1);
+            }
+            self.closing = Some(end);
+            self.tail = Vec::new();
+            self.room = None;
+            self.set_watch(Watch::Closing);
+        }
+    }
+
+    /// Collects acknowledgements that became due, and deliveries.
+    fn release(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Result<(), CommitFailed> {
+        if self.deliveries {
+            self.deliveries = false;
+            self.seat.link().take_deliveries(&mut batch.out);
+        }
+        if self.session.acks.is_empty() {
+            return Ok(());
+        }
+        if self.durable < Ticket(self.session.acks.last())
+            && let Poll::Ready(durable) = self.done.poll_durable(self.durable, cx)
+        {
+            self.durable = durable?;
+        }
+        let Batch { out, tally, .. } = batch;
+        self.session.acks.release(self.durable.0, |reply, id| write(reply, id, out, tally));
+        Ok(())
+    }
+
+    /// Reads once and takes what came, if there is room for it.
+    fn take_in(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<Pass, End> {
+        if !self.session.has_room(self.seat.shared(), 0) || self.poll_room(cx).is_pending() {
+            self.set_watch(Watch::Withheld);
+            return Ok(Pass::Idle);
+        }
+        if !self.held && self.stream.poll_readable(cx).is_pending() {
+            self.set_watch(Watch::Reading);
+            return Ok(Pass::Idle);
+        }
+        let bytes_max = RESERVE_BYTES.max(entry_bytes_max(self.need));
+        let Some(room) = self.reserve(bytes_max)? else { return Ok(Pass::Progress) };
+        let Scratch { read, batch } = scratch;
+        let mut count = 0;
+        if !self.held {
+            let mut buffer = ReadBuf::new(read);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    self.set_watch(Watch::Reading);
+                    return Ok(Pass::Idle);
+                }
+                Poll::Ready(Err(_)) => return Err(End::Lost),
+                Poll::Ready(Ok(())) => count = buffer.filled().len(),
+            }
+            if count == 0 {
+                return Err(End::Lost);
+            }
+            batch.tally.received_bytes += u64::try_from(count).unwrap_or(0);
+        }
+        self.watch = Watch::Reading;
+        self.seat.link().set_deadline(self.seat.shared().clock.after(self.keep_alive_ticks));
+        let rest = self.take(batch, read.get(..count).unwrap_or_default(), bytes_max);
+        self.submit(batch, room);
+        match rest {
+            Rest::End(end) => Err(end),
+            Rest::Incomplete(_) | Rest::Full => Ok(Pass::Progress),
+        }
+    }
+
+    /// Takes what was read, behind what an earlier read left.
+    fn take(&mut self, batch: &mut Batch, read: &[u8], bytes_max: usize) -> Rest {
+        let place = Place { shared: self.seat.shared(), link: self.seat.link() };
+        if self.tail.is_empty() {
+            let Taken { used, rest } = self.session.take(place, batch, read, bytes_max);
+            self.tail.extend_from_slice(read.get(used..).unwrap_or_default());
+            self.note(rest);
+            return rest;
+        }
+        self.tail.extend_from_slice(read);
+        if self.tail.len() < self.need {
+            return Rest::Incomplete(Some(self.need));
+        }
+        let Taken { used, rest } = self.session.take(place, batch, &self.tail, bytes_max);
+        self.tail.drain(..used);
+        // A large packet leaves a large buffer behind.
+        if self.tail.capacity() > 2 * self.tail.len() + 64 {
+            self.tail.shrink_to_fit();
+        }
+        self.note(rest);
+        rest
+    }
+
+    fn note(&mut self, rest: Rest) {
+        self.held = rest == Rest::Full;
+        self.need = match rest {
+            Rest::Incomplete(Some(bytes)) => bytes,
+            Rest::Incomplete(None) | Rest::Full | Rest::End(_) => 0,
+        };
+    }
+
+    fn submit(&mut self, batch: &mut Batch, room: Room) {
+        if batch.encoded.is_empty() {
+            return;
+        }
+        let bytes = batch.encoded.bytes();
+        let ticket = self.seat.shared().appender.submit(room, &batch.encoded, &self.done);
+        self.session.acks.submitted(ticket.0, bytes);
+        batch.encoded.clear();
+    }
+
+    /// Reserves room in the outbox; none means that the wait for it has begun.
+    fn reserve(&mut self, bytes: usize) -> Result<Option<Room>, End> {
+        let shared = self.seat.shared();
+        match shared.appender.reserve(shared.lane, bytes) {
+            Ok(room) => Ok(Some(room)),
+            Err(Refused::Closed) => Err(End::Stopping),
+            Err(Refused::Full | Refused::Quota | Refused::Poisoned) => {
+                let (appender, lane) = (shared.appender.clone(), shared.lane);
+                let room = Box::pin(async move { appender.room(lane).await });
+                self.room = Some(Waiting { since: clock::now(), room });
+                Ok(None)
+            }
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(waiting) = &mut self.room else { return Poll::Ready(()) };
+        if waiting.room.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let withheld = clock::now().saturating_duration_since(waiting.since);
+        self.seat.shared().metrics.withheld.record(withheld.as_secs_f64());
+        self.room = None;
+        Poll::Ready(())
+    }
+
+    /// Sends with one write; what the socket does not take is kept for later.
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) if count > 0 => sent += count,
+                Poll::Ready(_) => return Err(End::Lost),
+                Poll::Pending => {
+                    self.unsent.extend_from_slice(rest);
+                    self.sent = 0;
+                    break;
+                }
+            }
+        }
+        self.unflushed = true;
+        self.poll_flush(cx).map(drop)
+    }
+
+    /// Sends what was left; ready when nothing is.
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) if count > 0 => self.sent += count,
+                Poll::Ready(_) => return Err(End::Lost),
+                Poll::Pending => return Ok(Poll::Pending),
+            }
+        }
+        if !self.unsent.is_empty() {
+            self.unsent = Vec::new();
+            self.sent = 0;
+        }
+        self.poll_flush(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        if !self.unflushed {
+            return Ok(Poll::Ready(()));
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(_)) => Err(End::Lost),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn set_watch(&mut self, watch: Watch) {
+        if self.watch == watch {
+            return;
+        }
+        self.watch = watch;
+        let clock = &self.seat.shared().clock;
+        self.seat.link().set_deadline(match watch {
+            Watch::Reading => clock.after(self.keep_alive_ticks),
+            Watch::Withheld => Link::NEVER,
+            Watch::Stalled => clock.after(STALLED_TICKS),
+            Watch::Closing => clock.after(CLOSING_TICKS),
+        });
+    }
+
+    /// What remains to do after the end: the will, and a socket that is closed without a reset.
+    pub(super) async fn finish(mut self: Box<Self>, end: End) {
+        let shared = Arc::clone(self.seat.shared());
+        tracing::debug!(client_id = self.seat.link().client(), reason = %end, "disconnected");
+        shared.metrics.disconnect(end.name());
+        if end.publishes_will() && self.session.has_will() {
+            let publish = async {
+                while !self.publish_will() {
+                    shared.appender.room(shared.lane).await;
+                }
+            };
+            if timeout(WILL_TIMEOUT, publish).await.is_err() {
+                shared.metrics.wills_lost.increment(1);
+            }
+        }
+        poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_shutdown(cx, scratch))).await;
+    }
+
+    /// Submits the will; false if there is no room for it now.
+    fn publish_will(&mut self) -> bool {
+        let shared = Arc::clone(self.seat.shared());
+        // A will has at most two strings of 64 KiB and its properties, all from one CONNECT.
+        let Ok(room) = shared.appender.reserve(shared.lane, RESERVE_BYTES) else { return false };
+        SCRATCH.with_borrow_mut(|Scratch { batch, .. }| {
+            batch.clear();
+            let place = Place { shared: &shared, link: self.seat.link() };
+            if self.session.take_will(place, batch) {
+                self.submit(batch, room);
+            }
+            shared.metrics.add(&mut batch.tally);
+        });
+        true
+    }
+
+    /// Shuts down as far as that goes at once.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
+        if let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_shutdown(cx) {
+            for _ in 0..LAST_READS {
+                let mut buffer = ReadBuf::new(&mut scratch.read);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                    _ => break,
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("client", &self.seat.link().client())
+            .field("watch", &self.watch)
+            .field("closing", &self.closing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes one reply and counts it.
+#[inline]
+fn write(reply: Reply, id: u16, out: &mut Vec<u8>, tally: &mut Tally) {
+    match reply {
+        Reply::Puback(reason) => {
+            puback(out, id, reason);
+            tally.pubacks += u64::from(reason == Reason::Success);
+        }
+        Reply::Pubrec(reason) => {
+            pubrec(out, id, reason);
+            tally.pubrecs += u64::from(reason == Reason::Success);
+        }
+        Reply::Pubcomp(reason) => {
+            pubcomp(out, id, reason);
+            tally.pubcomps += u64::from(reason == Reason::Success);
+        }
+        Reply::Submitted => {}
+    }
+}

@@ -1,0 +1,233 @@
+//! Why a connection is refused or ends, and what the client is told.
+
+use super::codec::{Malformed, Reason};
+
+/// Why a CONNECT does not lead to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("malformed connect: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the tls handshake failed")]
+    Handshake,
+    #[error("no connect in time")]
+    Timeout,
+    #[error("closed before connect")]
+    Closed,
+    #[error("wrong user name or password")]
+    Credentials,
+    #[error("a user name is needed")]
+    Anonymous,
+    #[error("the client id cannot be used here")]
+    ClientId,
+    #[error("enhanced authentication is not supported")]
+    AuthenticationMethod,
+    #[error("a retained will is not supported")]
+    RetainedWill,
+    #[error("a will outside the device's own topics")]
+    WillTopic,
+    #[error("too many connections")]
+    TooMany,
+    #[error("the gateway stops")]
+    Stopping,
+    #[error("taken over while it connected")]
+    TakenOver,
+}
+
+impl Refusal {
+    /// Every value of the label `result`.
+    pub(super) const RESULTS: &[&str] = &[
+        "accepted",
+        "malformed",
+        "handshake",
+        "timeout",
+        "closed",
+        "credentials",
+        "anonymous",
+        "client_id",
+        "authentication_method",
+        "retained_will",
+        "will_topic",
+        "too_many",
+        "stopping",
+        "taken_over",
+    ];
+
+    /// The value of the label `result`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Handshake => "handshake",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Credentials => "credentials",
+            Self::Anonymous => "anonymous",
+            Self::ClientId => "client_id",
+            Self::AuthenticationMethod => "authentication_method",
+            Self::RetainedWill => "retained_will",
+            Self::WillTopic => "will_topic",
+            Self::TooMany => "too_many",
+            Self::Stopping => "stopping",
+            Self::TakenOver => "taken_over",
+        }
+    }
+
+    /// What CONNACK says, or nothing if the connection just closes.
+    pub(super) const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed.reason()),
+            Self::Handshake | Self::Timeout | Self::Closed => None,
+            Self::Credentials => Some(Reason::BadUserNameOrPassword),
+            Self::Anonymous | Self::WillTopic => Some(Reason::NotAuthorized),
+            Self::ClientId => Some(Reason::ClientIdentifierNotValid),
+            Self::AuthenticationMethod => Some(Reason::BadAuthenticationMethod),
+            Self::RetainedWill => Some(Reason::RetainNotSupported),
+            Self::TooMany => Some(Reason::ConnectionRateExceeded),
+            Self::Stopping => Some(Reason::ServerUnavailable),
+            Self::TakenOver => Some(Reason::SessionTakenOver),
+        }
+    }
+}
+
+/// Why an accepted connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum End {
+    /// The client said goodbye.
+    #[error("the client disconnected")]
+    Client,
+    /// The client said goodbye and wants its will published.
+    #[error("the client disconnected and asked for its will")]
+    ClientWithWill,
+    /// The socket ended without a goodbye.
+    #[error("the connection was lost")]
+    Lost,
+    #[error("keep alive expired")]
+    KeepAlive,
+    #[error("the client does not take what is sent to it")]
+    Stalled,
+    #[error("malformed packet: {0}")]
+    Malformed(Malformed),
+    #[error("a publish outside the topic templates")]
+    UnknownTopic,
+    #[error("a publish to a topic of another device")]
+    Foreign,
+    #[error("more publishes in flight than allowed")]
+    ReceiveMaximum,
+    #[error("a retained publish, which is not supported")]
+    Retain,
+    #[error("the session was taken over")]
+    TakenOver,
+    #[error("the gateway stops")]
+    Stopping,
+    /// A commit failed; nothing that waited for it is acknowledged.
+    #[error("the outbox could not store what was submitted")]
+    CommitFailed,
+}
+
+impl From<Malformed> for End {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl End {
+    /// Every value of the label `reason`.
+    pub(super) const REASONS: &[&str] = &[
+        "client",
+        "client_with_will",
+        "lost",
+        "keep_alive",
+        "stalled",
+        "malformed",
+        "unknown_topic",
+        "foreign",
+        "receive_maximum",
+        "retain",
+        "taken_over",
+        "stopping",
+        "commit_failed",
+    ];
+
+    /// The value of the label `reason`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::ClientWithWill => "client_with_will",
+            Self::Lost => "lost",
+            Self::KeepAlive => "keep_alive",
+            Self::Stalled => "stalled",
+            Self::Malformed(_) => "malformed",
+            Self::UnknownTopic => "unknown_topic",
+            Self::Foreign => "foreign",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::Retain => "retain",
+            Self::TakenOver => "taken_over",
+            Self::Stopping => "stopping",
+            Self::CommitFailed => "commit_failed",
+        }
+    }
+
+    /// What DISCONNECT says, or nothing if there is nobody to tell.
+    pub(super) const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Client | Self::ClientWithWill | Self::Lost | Self::Stalled => None,
+            Self::KeepAlive => Some(Reason::KeepAliveTimeout),
+            Self::Malformed(malformed) => Some(malformed.reason()),
+            Self::UnknownTopic => Some(Reason::TopicNameInvalid),
+            Self::Foreign => Some(Reason::NotAuthorized),
+            Self::ReceiveMaximum => Some(Reason::ReceiveMaximumExceeded),
+            Self::Retain => Some(Reason::RetainNotSupported),
+            Self::TakenOver => Some(Reason::SessionTakenOver),
+            Self::Stopping => Some(Reason::ServerShuttingDown),
+            Self::CommitFailed => Some(Reason::Implementation),
+        }
+    }
+
+    /// Whether the will is due. A gateway that stops says nothing about its devices.
+    pub(super) const fn publishes_will(self) -> bool {
+        !matches!(self, Self::Client | Self::Stopping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_declared_label_value() {
+        let malformed = Malformed::Qos;
+        for refusal in [
+            Refusal::Malformed(malformed),
+            Refusal::Handshake,
+            Refusal::Timeout,
+            Refusal::Closed,
+            Refusal::Credentials,
+            Refusal::Anonymous,
+            Refusal::ClientId,
+            Refusal::AuthenticationMethod,
+            Refusal::RetainedWill,
+            Refusal::WillTopic,
+            Refusal::TooMany,
+            Refusal::Stopping,
+            Refusal::TakenOver,
+        ] {
+            assert!(Refusal::RESULTS.contains(&refusal.name()), "{refusal}");
+        }
+        for end in [
+            End::Client,
+            End::ClientWithWill,
+            End::Lost,
+            End::KeepAlive,
+            End::Stalled,
+            End::Malformed(malformed),
+            End::UnknownTopic,
+            End::Foreign,
+            End::ReceiveMaximum,
+            End::Retain,
+            End::TakenOver,
+            End::Stopping,
+            End::CommitFailed,
+        ] {
+            assert!(End::REASONS.contains(&end.name()), "{end}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Accepting connections on one address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+
+use super::config;
+use super::error::Error;
+use super::open::open;
+use super::shared::{Permit, Shared};
+use crate::supervise::{Phase, Supervisor, TaskKind};
+use crate::tls;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
+/// Pause after an accept failed for want of descriptors or memory; others have to be closed first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A bound address.
+pub(super) struct Listener {
+    socket: StdListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("address", &self.address).field("tls", &self.is_tls()).finish()
+    }
+}
+
+impl Listener {
+    /// Binds the address, so that it is known and connections queue up from here on.
+    pub(super) fn bind(config: &config::Listener) -> Result<Self, Error> {
+        let tls = match &config.tls {
+            Some((certificate, key)) => Some(TlsAcceptor::from(tls::server(certificate, key)?)),
+            None => None,
+        };
+        let refused = |source| Error::Listen { address: config.address, source };
+        let socket = listen(config).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        Ok(Self { socket, address, tls })
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Accepts until the gateway stops.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelling it closes the listening socket; connections go on.
+    pub(super) async fn run(self, shared: Arc<Shared>, supervisor: Supervisor) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.socket)?;
+        let shutdown = supervisor.shutdown();
+        let stopped = shutdown.reached(Phase::StopAccepting);
+        tokio::pin!(stopped);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stopped => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, _)) => start(&shared, &supervisor, socket, self.tls.clone()),
+                Err(error) => {
+                    shared.metrics.accept_errors.increment(1);
+                    if is_of_one_connection(&error) {
+                        continue;
+                    }
+                    tracing::warn!(address = %self.address, %error, "cannot accept connections for now");
+                    tokio::select! {
+                        () = &mut stopped => return Ok(()),
+                        () = sleep(ACCEPT_PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Starts the task of a connection, unless there are too many even to hear it.
+fn start(shared: &Arc<Shared>, supervisor: &Supervisor, socket: TcpStream, tls: Option<TlsAcceptor>) {
+    let Some(permit) = shared.admit() else {
+        shared.metrics.connect("too_many");
+        return;
+    };
+    // Acknowledgements are small and must not wait for each other. A failure shows in the first read.
+    drop(socket.set_nodelay(true));
+    let future = serve(Arc::clone(shared), supervisor.clone(), permit, socket, tls);
+    supervisor.spawn(TaskKind::Connection, future);
+}
+
+/// The life of one connection. Everything large is boxed: what an idle connection keeps is a pointer.
+async fn serve(
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    permit: Permit,
+    socket: TcpStream,
+    tls: Option<TlsAcceptor>,
+) -> Result<(), io::Error> {
+    let opening = Box::pin(async move {
+        let shutdown = supervisor.shutdown();
+        tokio::select! {
+            opened = open(shared, permit, socket, tls) => opened,
+            () = shutdown.reached(Phase::FinishPublishes) => None,
+        }
+    });
+    if let Some(mut connection) = opening.await {
+        let end = connection.run().await;
+        Box::pin(connection.finish(end)).await;
+    }
+    Ok(())
+}
+
+fn listen(config: &config::Listener) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(config.address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit the sizes, which have to be known before the handshake of TCP.
+    if let Some(bytes) = config.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = config.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.bind(&config.address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Whether an accept failed because of the connection it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,204 @@
+//! The metrics of the stage; counted once per socket read or per connection, not per message.
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::end::{End, Refusal};
+use crate::observe::{Kind, Metric, counter, counter_with, gauge, histogram};
+
+const CONNECTIONS: Metric = Metric {
+    name: "penstock_mqtt_connections",
+    kind: Kind::Gauge,
+    help: "Connections that are open, those before CONNECT included.",
+    labels: &[],
+};
+const CONNECTS: Metric = Metric {
+    name: "penstock_mqtt_connects_total",
+    kind: Kind::Counter,
+    help: "Connections by what became of their CONNECT.",
+    labels: &[("result", Refusal::RESULTS)],
+};
+const DISCONNECTS: Metric = Metric {
+    name: "penstock_mqtt_disconnects_total",
+    kind: Kind::Counter,
+    help: "Ends of connections that were accepted, by reason.",
+    labels: &[("reason", End::REASONS)],
+};
+const MALFORMED: Metric = Metric {
+    name: "penstock_mqtt_malformed_total",
+    kind: Kind::Counter,
+    help: "Packets that break the protocol, each of which ended its connection.",
+    labels: &[],
+};
+const PUBLISHES: Metric = Metric {
+    name: "penstock_mqtt_publishes_total",
+    kind: Kind::Counter,
+    help: "Publishes submitted to the outbox; repeats of QoS 2 and refused ones are not among them.",
+    labels: &[("qos", &["0", "1", "2"])],
+};
+const REPEATS: Metric = Metric {
+    name: "penstock_mqtt_repeats_total",
+    kind: Kind::Counter,
+    help: "QoS 2 publishes that were there already and were acknowledged again without being stored.",
+    labels: &[],
+};
+const ACKS: Metric = Metric {
+    name: "penstock_mqtt_acks_total",
+    kind: Kind::Counter,
+    help: "Acknowledgements that accept, written after the commit.",
+    labels: &[("kind", &["puback", "pubrec", "pubcomp"])],
+};
+const REFUSED: Metric = Metric {
+    name: "penstock_mqtt_refused_total",
+    kind: Kind::Counter,
+    help: "Publishes that were not stored, by reason.",
+    labels: &[("reason", &["foreign", "unknown_topic"])],
+};
+const RECEIVED: Metric = Metric {
+    name: "penstock_mqtt_received_bytes_total",
+    kind: Kind::Counter,
+    help: "Bytes read from accepted connections, after TLS.",
+    labels: &[],
+};
+const DELIVERED: Metric = Metric {
+    name: "penstock_mqtt_delivered_total",
+    kind: Kind::Counter,
+    help: "Publishes queued for a subscriber at QoS 0.",
+    labels: &[],
+};
+const DELIVERIES_DROPPED: Metric = Metric {
+    name: "penstock_mqtt_deliveries_dropped_total",
+    kind: Kind::Counter,
+    help: "Publishes not delivered to a subscriber: its queue was full or they exceed its packet size.",
+    labels: &[],
+};
+const WITHHELD: Metric = Metric {
+    name: "penstock_mqtt_withheld_duration_seconds",
+    kind: Kind::Histogram(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
+    help: "How long one connection was not read because the outbox had no room.",
+    labels: &[],
+};
+const ACCEPT_ERRORS: Metric = Metric {
+    name: "penstock_mqtt_accept_errors_total",
+    kind: Kind::Counter,
+    help: "Failed accepts; with file descriptors exhausted the listener waits before the next.",
+    labels: &[],
+};
+const WILLS_LOST: Metric = Metric {
+    name: "penstock_mqtt_wills_lost_total",
+    kind: Kind::Counter,
+    help: "Wills that were due and not stored, since the outbox had no room.",
+    labels: &[],
+};
+
+pub(crate) const METRICS: &[Metric] = &[
+    CONNECTIONS,
+    CONNECTS,
+    DISCONNECTS,
+    MALFORMED,
+    PUBLISHES,
+    REPEATS,
+    ACKS,
+    REFUSED,
+    RECEIVED,
+    DELIVERED,
+    DELIVERIES_DROPPED,
+    WITHHELD,
+    ACCEPT_ERRORS,
+    WILLS_LOST,
+];
+
+/// The handles, made once.
+pub(super) struct Metrics {
+    pub(super) connections: Gauge,
+    connects: Vec<(&'static str, Counter)>,
+    disconnects: Vec<(&'static str, Counter)>,
+    pub(super) malformed: Counter,
+    publishes: [Counter; 3],
+    repeats: Counter,
+    acks: [Counter; 3],
+    foreign: Counter,
+    unknown_topic: Counter,
+    received: Counter,
+    pub(super) delivered: Counter,
+    pub(super) deliveries_dropped: Counter,
+    pub(super) withheld: Histogram,
+    pub(super) accept_errors: Counter,
+    pub(super) wills_lost: Counter,
+}
+
+/// What one pass over a connection counted.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    pub(super) received_bytes: u64,
+    /// By QoS.
+    pub(super) publishes: [u64; 3],
+    pub(super) repeats: u64,
+    pub(super) foreign: u64,
+    pub(super) unknown_topic: u64,
+    pub(super) pubacks: u64,
+    pub(super) pubrecs: u64,
+    pub(super) pubcomps: u64,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let by = |metric: &Metric, label, values: &[&'static str]| {
+            values.iter().map(|value| (*value, counter_with(metric, label, value))).collect()
+        };
+        Self {
+            connections: gauge(&CONNECTIONS),
+            connects: by(&CONNECTS, "result", Refusal::RESULTS),
+            disconnects: by(&DISCONNECTS, "reason", End::REASONS),
+            malformed: counter(&MALFORMED),
+            publishes: ["0", "1", "2"].map(|qos| counter_with(&PUBLISHES, "qos", qos)),
+            repeats: counter(&REPEATS),
+            acks: ["puback", "pubrec", "pubcomp"].map(|kind| counter_with(&ACKS, "kind", kind)),
+            foreign: counter_with(&REFUSED, "reason", "foreign"),
+            unknown_topic: counter_with(&REFUSED, "reason", "unknown_topic"),
+            received: counter(&RECEIVED),
+            delivered: counter(&DELIVERED),
+            deliveries_dropped: counter(&DELIVERIES_DROPPED),
+            withheld: histogram(&WITHHELD),
+            accept_errors: counter(&ACCEPT_ERRORS),
+            wills_lost: counter(&WILLS_LOST),
+        }
+    }
+
+    /// Counts one connect by its result.
+    pub(super) fn connect(&self, result: &str) {
+        increment(&self.connects, result);
+    }
+
+    /// Counts one end of an accepted connection by its reason.
+    pub(super) fn disconnect(&self, reason: &str) {
+        increment(&self.disconnects, reason);
+    }
+
+    /// Adds a tally and empties it.
+    pub(super) fn add(&self, tally: &mut Tally) {
+        let counted = std::mem::take(tally);
+        let add = |counter: &Counter, count: u64| {
+            if count > 0 {
+                counter.increment(count);
+            }
+        };
+        add(&self.received, counted.received_bytes);
+        for (counter, count) in self.publishes.iter().zip(counted.publishes) {
+            add(counter, count);
+        }
+        for (counter, count) in self.acks.iter().zip([counted.pubacks, counted.pubrecs, counted.pubcomps]) {
+            add(counter, count);
+        }
+        add(&self.repeats, counted.repeats);
+        add(&self.foreign, counted.foreign);
+        add(&self.unknown_topic, counted.unknown_topic);
+    }
+}
+
+fn increment(counters: &[(&'static str, Counter)], value: &str) {
+    if let Some((_, counter)) = counters.iter().find(|(name, _)| *name == value) {
+        counter.increment(1);
+    }
+}

@@ -1,0 +1,180 @@
+//! Stage 1, devices in: MQTT 3.1.1 and 5 over TCP and TLS.
+//!
+//! **Enters:** connections of devices. **Leaves:** one outbox entry per publish that matches a topic
+//! template. **Promise:** PUBACK (QoS 1) and PUBREC (QoS 2) are written only after the entry is
+//! durable, in the order of the publishes ([MQTT-4.6.0-2]); a commit that fails closes the
+//! connections that waited for it, and acknowledges nothing.
+//!
+//! One task serves one connection. Per wake-up it reads once, decodes in place from a buffer of its
+//! thread, submits everything as one batch and writes everything with one call; between socket and
+//! acknowledgement no message costs a task, a channel or an allocation. An idle connection owns no
+//! buffer.
+//!
+//! QoS 2 is once only within a connection: a repeated packet id is acknowledged again and not stored
+//! again. Sessions do not outlive connections yet, and clients are told so. Subscriptions are granted
+//! at QoS 0 and only inside the device's own topics.
+//!
+//! | What is bounded | By | At the bound |
+//! |---|---|---|
+//! | connections | `connections_max` | CONNACK 0x9F / 3; far above it the socket is closed unheard |
+//! | packet | `packet_bytes_max` | 0x95 from the header, closed |
+//! | CONNECT | 72 KiB, `connect_timeout` | 0x95; closed |
+//! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
+//! | bytes not durable | `inflight_bytes_max` | not read |
+//! | room in the outbox | the outbox | not read |
+//! | acknowledgements not taken | one write | not read; closed after 30 s |
+//! | deliveries waiting | `outgoing_bytes_max` | dropped, counted |
+//! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
+//! | TLS handshakes, passwords verified at once | 2 per core, 2 | wait; closed at a deadline |
+//!
+//! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`), `connection` runs the
+//! socket, `session` turns packets (`codec`) into entries and replies, `acks` keeps their order.
+//! `template` knows topics, `keep_alive` deadlines, `end` the reasons for an end.
+
+mod access;
+mod acks;
+mod codec;
+mod config;
+mod connection;
+mod end;
+mod error;
+mod keep_alive;
+mod listener;
+pub(crate) mod metrics;
+mod open;
+mod registry;
+mod session;
+mod shared;
+mod stream;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use access::{AccessError, hash_password};
+pub use config::{Access, Config, Limits, Listener, Topic};
+pub use error::Error;
+
+use crate::outbox::Appender;
+use crate::supervise::{Phase, Supervisor, TaskKind};
+use registry::Signal;
+use shared::Shared;
+
+/// Length of a tick of the keep-alive clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The stage, bound to its addresses.
+#[derive(Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    listeners: Vec<listener::Listener>,
+    supervisor: Supervisor,
+}
+
+/// A cheap handle to look at the stage.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    addresses: Arc<[Address]>,
+}
+
+/// An address that devices connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Where it listens; never port 0.
+    pub address: SocketAddr,
+    /// Whether devices speak TLS there.
+    pub tls: bool,
+}
+
+/// What the stage is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Open connections, those before CONNECT included.
+    pub connections: usize,
+    /// Clients that are connected.
+    pub clients: usize,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Binds all listeners; devices can connect and wait from here on.
+    ///
+    /// # Errors
+    ///
+    /// When an address, a certificate, the users file or a topic template cannot be used.
+    pub fn bind(
+        config: &Config,
+        appender: Appender,
+        supervisor: &Supervisor,
+    ) -> Result<(Self, Handle), Error> {
+        Self::bind_with_tick(config, appender, supervisor, TICK)
+    }
+
+    fn bind_with_tick(
+        config: &Config,
+        appender: Appender,
+        supervisor: &Supervisor,
+        tick: Duration,
+    ) -> Result<(Self, Handle), Error> {
+        let shared = Arc::new(Shared::new(config, appender, tick)?);
+        let listeners: Vec<_> =
+            config.listeners.iter().map(listener::Listener::bind).collect::<Result<_, _>>()?;
+        let address = |one: &listener::Listener| Address { address: one.address(), tls: one.is_tls() };
+        let addresses = listeners.iter().map(address).collect();
+        let handle = Handle { shared: Arc::clone(&shared), addresses };
+        Ok((Self { shared, listeners, supervisor: supervisor.clone() }, handle))
+    }
+
+    /// Serves devices until the gateway stops: no new connection from [`Phase::StopAccepting`] on; in
+    /// [`Phase::FinishPublishes`] connections stop reading, acknowledge what becomes durable within
+    /// five seconds and close. Returns when none is left.
+    ///
+    /// # Errors
+    ///
+    /// None of its own; a listener that fails stops the gateway through the supervisor.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: connections would not be told to finish.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { shared, listeners, supervisor } = self;
+        let shutdown = supervisor.shutdown();
+        for listener in listeners {
+            supervisor.spawn(TaskKind::Listener, listener.run(Arc::clone(&shared), supervisor.clone()));
+        }
+        let (ticking, ends) = (Arc::clone(&shared), shutdown.clone());
+        supervisor.spawn(TaskKind::KeepAlive, async move {
+            tokio::select! {
+                () = ticking.clock.run() => {}
+                () = ends.reached(Phase::DrainUplink) => {}
+            }
+            Ok::<(), Error>(())
+        });
+        shutdown.reached(Phase::FinishPublishes).await;
+        shared.stop();
+        shared.registry.raise_all(Signal::Stop);
+        supervisor.idle(TaskKind::Connection).await;
+        Ok(())
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// The addresses, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// What the stage is doing now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status { connections: self.shared.open(), clients: self.shared.registry.len() }
+    }
+}

@@ -1,0 +1,438 @@
+//! What a connection knows between packets, and what each packet does.
+//!
+//! No socket and no waiting: [`Session::take`] turns the bytes of one read into entries for the
+//! outbox, packets to send at once and replies that wait for the commit. The connection around it
+//! does the I/O.
+
+use crate::outbox::{Encoded, Entry, Properties, UserProperties};
+use crate::supervise::clock;
+
+use super::acks::{Acks, Reply};
+use super::codec::{
+    Ack, AckKind, Disconnect, Frame, Malformed, PacketType, Publish, PublishProperties, Qos, Reason, Split,
+    Subscribe, Unsubscribe, Version, Will, auth, ping, pingresp, split, suback, unsuback,
+};
+use super::end::End;
+use super::metrics::Tally;
+use super::registry::{Delivered, Link, Registry, SubscriptionOptions};
+use super::shared::Shared;
+use super::template::{Matched, Verdict};
+
+/// QoS 2 exchanges that a 3.1.1 client may leave open, as a multiple of `inflight_max`. It is not told
+/// a limit, and waiting would not help: the PUBREL that frees one comes on the same socket.
+const OPEN_EXCHANGES: usize = 8;
+/// Replies and submissions that may wait, as a multiple of `inflight_max`.
+const REPLIES: usize = 4;
+/// Most bytes of an entry that do not come from its packet: the device and the fixed fields.
+const ENTRY_OVERHEAD: usize = 256;
+
+/// The state of one connection after its CONNECT.
+#[derive(Debug)]
+pub(super) struct Session {
+    version: Version,
+    /// Replies that wait for the commit.
+    pub(super) acks: Acks,
+    /// Packet ids of QoS 2 publishes that were taken and not released, sorted.
+    received: Vec<u16>,
+    will: Option<Box<KeptWill>>,
+    /// The CONNECT asked for no session beyond the connection, so that DISCONNECT may not either.
+    expires_at_once: bool,
+}
+
+/// A will, kept until the connection ends.
+#[derive(Debug)]
+struct KeptWill {
+    qos: Qos,
+    retain: bool,
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    properties: Box<[u8]>,
+}
+
+/// Buffers that one pass over a connection fills; kept per thread.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Entries for the next submission.
+    pub(super) encoded: Encoded,
+    /// Packets to send at once.
+    pub(super) out: Vec<u8>,
+    pub(super) tally: Tally,
+    user: Vec<u8>,
+    received_ms: u64,
+}
+
+/// What became of the bytes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Bytes that are done with.
+    pub(super) used: usize,
+    pub(super) rest: Rest,
+}
+
+/// What is left of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing, or the front of a packet; its size if it is known.
+    Incomplete(Option<usize>),
+    /// Perhaps more packets: a limit was reached.
+    Full,
+    /// The connection ends.
+    End(End),
+}
+
+/// Where a connection stands while it takes packets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) link: &'a std::sync::Arc<Link>,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(super) fn new(version: Version, expires_at_once: bool, will: Option<&Will<'_>>) -> Self {
+        let will = will.map(|will| Box::new(KeptWill::new(will)));
+        Self { version, acks: Acks::default(), received: Vec::new(), will, expires_at_once }
+    }
+
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether it may take more packets; `batch_bytes` are encoded already.
+    pub(super) fn has_room(&self, shared: &Shared, batch_bytes: usize) -> bool {
+        let limits = &shared.limits;
+        let inflight_max = usize::from(limits.inflight_max);
+        self.acks.bytes() + batch_bytes < limits.inflight_bytes_max
+            && self.acks.len() < REPLIES * inflight_max
+            && (self.version == Version::V5 || self.acks.open() < inflight_max)
+    }
+
+    /// Takes packets from `input` while there is room, at most `bytes_max` of entries.
+    pub(super) fn take(&mut self, place: Place<'_>, batch: &mut Batch, input: &[u8], bytes_max: usize) -> Taken {
+        batch.received_ms = clock::unix_ms();
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let rest = match split(rest, place.shared.limits.packet_bytes_max) {
+                Ok(Split::Incomplete { bytes }) => Rest::Incomplete(bytes),
+                Err(malformed) => Rest::End(End::Malformed(malformed)),
+                Ok(Split::Frame(frame)) => {
+                    let bytes = batch.encoded.bytes();
+                    if bytes + entry_bytes_max(frame.bytes) > bytes_max || !self.has_room(place.shared, bytes) {
+                        Rest::Full
+                    } else if let Err(end) = self.packet(place, batch, &frame) {
+                        Rest::End(end)
+                    } else {
+                        used += frame.bytes;
+                        continue;
+                    }
+                }
+            };
+            return Taken { used, rest };
+        }
+    }
+
+    #[inline]
+    fn packet(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
+        match frame.kind {
+            PacketType::Publish => self.publish(place, batch, frame),
+            PacketType::Pubrel => self.pubrel(batch, frame.body),
+            PacketType::Pingreq => {
+                ping(frame.body)?;
+                pingresp(&mut batch.out);
+                Ok(())
+            }
+            PacketType::Subscribe => self.subscribe(place, batch, frame.body),
+            PacketType::Unsubscribe => self.unsubscribe(place, batch, frame.body),
+            PacketType::Disconnect => Err(self.disconnect(frame.body)),
+            // Nothing is delivered above QoS 0, so that these acknowledge nothing.
+            PacketType::Puback => Err(self.unasked(frame.body, AckKind::Puback)),
+            PacketType::Pubrec => Err(self.unasked(frame.body, AckKind::Pubrec)),
+            PacketType::Pubcomp => Err(self.unasked(frame.body, AckKind::Pubcomp)),
+            PacketType::Auth => {
+                auth(frame.body, self.version)?;
+                Err(End::Malformed(Malformed::Unexpected))
+            }
+            // A second CONNECT ([MQTT-3.1.0-2]).
+            PacketType::Connect => Err(End::Malformed(Malformed::Unexpected)),
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
+        let publish = Publish::decode(frame, self.version)?;
+        if publish.retain && self.version == Version::V5 {
+            return Err(End::Retain);
+        }
+        let slot = self.received.binary_search(&publish.id);
+        if publish.qos == Qos::ExactlyOnce && slot.is_ok() {
+            // The publish is there; PUBREC is owed once more ([MQTT-4.3.3-10]).
+            batch.tally.repeats += 1;
+            self.acks.push(Reply::Pubrec(Reason::Success), publish.id, !batch.encoded.is_empty());
+            return Ok(());
+        }
+        self.check_window(place, publish.qos)?;
+        let matched = match place.shared.templates.verdict(publish.topic, place.link.device().id()) {
+            Verdict::Own(matched) => matched,
+            Verdict::Foreign => {
+                batch.tally.foreign += 1;
+                return self.refuse(batch, &publish, Reason::NotAuthorized, End::Foreign);
+            }
+            Verdict::Unknown => {
+                batch.tally.unknown_topic += 1;
+                return self.refuse(batch, &publish, Reason::TopicNameInvalid, End::UnknownTopic);
+            }
+        };
+        batch.store(place, &publish, &matched);
+        if place.link.device().is_subscribed() {
+            deliver(place, &publish);
+        }
+        match publish.qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => self.acks.push(Reply::Puback(Reason::Success), publish.id, true),
+            Qos::ExactlyOnce => {
+                if let Err(slot) = slot {
+                    self.received.insert(slot, publish.id);
+                }
+                self.acks.push(Reply::Pubrec(Reason::Success), publish.id, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a publish in its turn. MQTT 3.1.1 has no word for it but closing; QoS 0 has none at all.
+    fn refuse(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason, end: End) -> Result<(), End> {
+        let reply = match publish.qos {
+            Qos::AtMostOnce => return Ok(()),
+            _ if self.version == Version::V3 => return Err(end),
+            Qos::AtLeastOnce => Reply::Puback(reason),
+            Qos::ExactlyOnce => Reply::Pubrec(reason),
+        };
+        self.acks.push(reply, publish.id, !batch.encoded.is_empty());
+        Ok(())
+    }
+
+    /// Refuses a publish above the window that the client was told.
+    #[inline]
+    fn check_window(&self, place: Place<'_>, qos: Qos) -> Result<(), End> {
+        let inflight_max = usize::from(place.shared.limits.inflight_max);
+        let open = self.acks.open() + self.received.len();
+        let above = match self.version {
+            Version::V5 => qos != Qos::AtMostOnce && open >= inflight_max,
+            Version::V3 => qos == Qos::ExactlyOnce && self.received.len() >= OPEN_EXCHANGES * inflight_max,
+        };
+        if above { Err(End::ReceiveMaximum) } else { Ok(()) }
+    }
+
+    fn pubrel(&mut self, batch: &Batch, body: &[u8]) -> Result<(), End> {
+        let Ack { id, .. } = Ack::decode(body, AckKind::Pubrel, self.version)?;
+        let known = self.received.binary_search(&id).map(|slot| self.received.remove(slot));
+        if self.received.is_empty() {
+            self.received = Vec::new();
+        }
+        let reason = match (known, self.version) {
+            (Err(_), Version::V5) => Reason::PacketIdNotFound,
+            // 3.1.1: the exchange may be one of an earlier connection, and has to come to its end.
+            _ => Reason::Success,
+        };
+        self.acks.push(Reply::Pubcomp(reason), id, !batch.encoded.is_empty());
+        Ok(())
+    }
+
+    fn unasked(&self, body: &[u8], kind: AckKind) -> End {
+        match Ack::decode(body, kind, self.version) {
+            Ok(_) => End::Malformed(Malformed::Unexpected),
+            Err(malformed) => End::Malformed(malformed),
+        }
+    }
+
+    fn disconnect(&mut self, body: &[u8]) -> End {
+        match Disconnect::decode(body, self.version) {
+            Err(malformed) => End::Malformed(malformed),
+            Ok(Disconnect { session_expiry: Some(1..), .. }) if self.expires_at_once => {
+                End::Malformed(Malformed::PropertyValue)
+            }
+            Ok(Disconnect { with_will: true, .. }) => End::ClientWithWill,
+            Ok(_) => {
+                self.will = None;
+                End::Client
+            }
+        }
+    }
+
+    fn subscribe(&self, place: Place<'_>, batch: &mut Batch, body: &[u8]) -> Result<(), End> {
+        let subscribe = Subscribe::decode(body, self.version)?;
+        let mut codes = Vec::new();
+        for request in subscribe.requests() {
+            let options = SubscriptionOptions {
+                no_local: request.no_local,
+                retain_as_published: request.retain_as_published,
+            };
+            let reason = if subscribe.has_subscription_id {
+                Some(Reason::SubscriptionIdentifiersNotSupported)
+            } else {
+                refuse_filter(place, request.filter).or_else(|| {
+                    let most = place.shared.limits.subscriptions_max;
+                    let granted = Registry::subscribe(place.link, request.filter, options, most);
+                    (!granted).then_some(Reason::QuotaExceeded)
+                })
+            };
+            // Granted is QoS 0, whatever was asked for.
+            codes.push(match (reason, self.version) {
+                (None, _) => 0,
+                (Some(_), Version::V3) => 0x80,
+                (Some(reason), Version::V5) => reason.code(),
+            });
+        }
+        suback(&mut batch.out, self.version, subscribe.id, &codes);
+        Ok(())
+    }
+
+    fn unsubscribe(&self, place: Place<'_>, batch: &mut Batch, body: &[u8]) -> Result<(), End> {
+        let unsubscribe = Unsubscribe::decode(body, self.version)?;
+        let code = |filter| {
+            let ended = Registry::unsubscribe(place.link, filter);
+            if ended { Reason::Success } else { Reason::NoSubscriptionExisted }.code()
+        };
+        let codes: Vec<u8> = unsubscribe.filters().map(code).collect();
+        unsuback(&mut batch.out, self.version, unsubscribe.id, &codes);
+        Ok(())
+    }
+
+    /// Encodes the will, if there is one; returns whether there was.
+    pub(super) fn take_will(&mut self, place: Place<'_>, batch: &mut Batch) -> bool {
+        let Some(will) = self.will.take() else { return false };
+        let properties = PublishProperties::of_will(&will.properties);
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: &will.topic,
+            id: 0,
+            properties,
+            payload: &will.payload,
+        };
+        batch.received_ms = clock::unix_ms();
+        // CONNECT was refused unless the topic is the device's own.
+        if let Verdict::Own(matched) = place.shared.templates.verdict(&will.topic, place.link.device().id()) {
+            batch.store(place, &publish, &matched);
+            // Its block holds a delay, which a publish may not have.
+            deliver(place, &Publish { properties: PublishProperties::default(), ..publish });
+        }
+        true
+    }
+
+    /// Whether there is a will that the end of the connection makes due.
+    pub(super) const fn has_will(&self) -> bool {
+        self.will.is_some()
+    }
+}
+
+/// Why a filter is not granted.
+fn refuse_filter(place: Place<'_>, filter: &str) -> Option<Reason> {
+    if filter.starts_with("$share/") {
+        Some(Reason::SharedSubscriptionsNotSupported)
+    } else if filter.split('/').count() > place.shared.limits.topic_levels_max {
+        Some(Reason::TopicFilterInvalid)
+    } else if place.shared.templates.owns_filter(filter, place.link.device().id()) {
+        None
+    } else {
+        Some(Reason::NotAuthorized)
+    }
+}
+
+/// Most bytes that the entry of a packet can take: captured levels stand in it twice.
+pub(super) const fn entry_bytes_max(packet_bytes: usize) -> usize {
+    2 * packet_bytes + ENTRY_OVERHEAD
+}
+
+// === impl KeptWill ===
+
+impl KeptWill {
+    fn new(will: &Will<'_>) -> Self {
+        Self {
+            qos: will.qos,
+            retain: will.retain,
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            properties: will.properties.block.into(),
+        }
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Encodes one publish.
+    #[inline]
+    fn store(&mut self, place: Place<'_>, publish: &Publish<'_>, matched: &Matched<'_>) {
+        let device = place.link.device();
+        let told = &publish.properties;
+        let mut properties = Properties {
+            tenant: matched.tenant,
+            site: matched.site,
+            class: matched.class,
+            stream: matched.stream,
+            content_type: told.content_type,
+            response_topic: told.response_topic,
+            correlation_data: told.correlation_data,
+            expiry_seconds: told.expiry_seconds,
+            ..Properties::default()
+        };
+        if told.has_user {
+            keep_user(told, &mut properties, &mut self.user);
+        }
+        properties.user = UserProperties::new(&self.user).unwrap_or_default();
+        self.encoded.push(&Entry {
+            lane: matched.lane,
+            device: device.id(),
+            topic: publish.topic,
+            received_ms: self.received_ms,
+            qos: publish.qos.number(),
+            retain: publish.retain,
+            clock_synced: clock::plausible(self.received_ms),
+            properties,
+            payload: publish.payload,
+        });
+        self.user.clear();
+        if let Some(count) = self.tally.publishes.get_mut(usize::from(publish.qos.number())) {
+            *count += 1;
+        }
+    }
+
+    /// Empties it; what a pass before it left behind, by a panic, must not be submitted.
+    pub(super) fn clear(&mut self) {
+        if !self.encoded.is_empty() {
+            self.encoded.clear();
+        }
+        self.out.clear();
+        self.user.clear();
+        self.tally = Tally::default();
+    }
+}
+
+/// Encodes user properties; the trace context has fields of its own.
+fn keep_user<'a>(told: &PublishProperties<'a>, properties: &mut Properties<'a>, user: &mut Vec<u8>) {
+    for (name, value) in told.user() {
+        match name {
+            "traceparent" if properties.traceparent.is_none() => properties.traceparent = Some(value),
+            "tracestate" if properties.tracestate.is_none() => properties.tracestate = Some(value),
+            _ => UserProperties::push(user, name, value),
+        }
+    }
+}
+
+/// Hands a publish to the subscribers of its device.
+#[cold]
+fn deliver(place: Place<'_>, publish: &Publish<'_>) {
+    let Delivered { queued, dropped } = place.shared.registry.deliver(
+        place.link,
+        publish.topic,
+        publish.retain,
+        &publish.properties,
+        publish.payload,
+    );
+    place.shared.metrics.delivered.increment(queued);
+    place.shared.metrics.deliveries_dropped.increment(dropped);
+}

@@ -1,0 +1,10 @@
+//! The stage from the outside: sockets on one end, the outbox on the other.
+
+mod connect;
+mod gateway;
+mod lifecycle;
+mod limits;
+mod outbox;
+mod publish;
+mod subscribe;
+mod wire;
