@@ -1,0 +1,414 @@
+//! The tracker against a model of the cloud, with random acknowledgements, crashes and replays.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::uplink::partition::partition;
+
+const TELEMETRY: TopicId = TopicId(0);
+
+fn topics() -> Vec<String> {
+    vec!["telemetry".to_owned(), "status".to_owned()]
+}
+
+fn target(partition: u32) -> Target {
+    Target { topic: TELEMETRY, partition }
+}
+
+fn tracker(partitions: u32) -> Tracker {
+    let mut tracker = Tracker::new(&topics(), 7, Seq(1), &State::default());
+    assert_eq!(tracker.set_partitions(TELEMETRY, partitions, Seq(0)), Ok(Partitions::First));
+    tracker
+}
+
+fn send(tracker: &mut Tracker, partition: u32, seq: u64) -> u64 {
+    match tracker.admit(target(partition), Seq(seq)) {
+        Admit::Send { prev } => prev.0,
+        other => panic!("{seq} was not sent but {other:?}"),
+    }
+}
+
+#[test]
+fn low_waits_for_the_slowest_target() {
+    let mut tracker = tracker(2);
+    assert_eq!([send(&mut tracker, 0, 1), send(&mut tracker, 1, 2), send(&mut tracker, 0, 3)], [0, 0, 1]);
+    assert_eq!(tracker.acked(target(0), Seq(1), 10), Ack::Advanced);
+    assert_eq!(tracker.acked(target(0), Seq(3), 11), Ack::Advanced);
+    assert_eq!(tracker.low(), Seq(2));
+    assert_eq!(tracker.acked(target(1), Seq(2), 5), Ack::Advanced);
+    assert_eq!(tracker.low(), Seq(4));
+}
+
+#[test]
+fn an_early_ack_does_not_move_its_target() {
+    let mut tracker = tracker(1);
+    send(&mut tracker, 0, 1);
+    send(&mut tracker, 0, 2);
+    assert_eq!(tracker.acked(target(0), Seq(2), 1), Ack::Early);
+    assert_eq!((tracker.low(), tracker.state().topics[0].targets.len()), (Seq(1), 0));
+    assert_eq!(tracker.acked(target(0), Seq(1), 0), Ack::Advanced);
+    assert_eq!((tracker.low(), tracker.state().topics[0].targets[0].acked), (Seq(3), Seq(2)));
+}
+
+#[test]
+fn a_report_about_nothing_in_flight_changes_nothing() {
+    let mut tracker = tracker(1);
+    assert_eq!(tracker.acked(target(0), Seq(1), 0), Ack::Unknown);
+    assert_eq!(tracker.acked(target(9), Seq(1), 0), Ack::Unknown);
+    assert_eq!(tracker.low(), Seq(1));
+}
+
+#[test]
+fn replay_skips_what_a_target_has_and_keeps_its_chain() {
+    let mut tracker = tracker(2);
+    for (partition, seq) in [(0, 1), (1, 2), (0, 3), (0, 5)] {
+        send(&mut tracker, partition, seq);
+    }
+    tracker.acked(target(0), Seq(1), 0);
+    tracker.acked(target(0), Seq(3), 1);
+    assert_eq!(tracker.restart(), Seq(2));
+    assert_eq!(tracker.admit(target(0), Seq(1)), Admit::AlreadyAcked, "the consumer rewinds further");
+    assert_eq!(send(&mut tracker, 1, 2), 0);
+    assert_eq!(tracker.admit(target(0), Seq(3)), Admit::AlreadyAcked);
+    assert_eq!(send(&mut tracker, 0, 5), 3, "the same header as the first time");
+}
+
+#[test]
+fn a_retracted_entry_is_offered_again_with_the_same_header() {
+    let mut tracker = tracker(1);
+    for (seq, acked) in [(1, false), (2, true), (4, false)] {
+        let prev = send(&mut tracker, 0, seq);
+        tracker.retract(target(0), Seq(seq), Seq(prev));
+        assert_eq!(tracker.low(), tracker.next.min(tracker.low()));
+        assert_eq!(send(&mut tracker, 0, seq), prev);
+        if acked {
+            tracker.acked(target(0), Seq(1), 0);
+            tracker.acked(target(0), Seq(2), 1);
+        }
+    }
+}
+
+#[test]
+fn more_partitions_wait_until_the_old_count_is_drained() {
+    let mut tracker = tracker(1);
+    send(&mut tracker, 0, 1);
+    tracker.restart();
+    let grown = tracker.set_partitions(TELEMETRY, 2, Seq(2));
+    assert_eq!(grown, Ok(Partitions::Grown { until: Seq(2) }));
+    assert_eq!(tracker.partitions_at(TELEMETRY, Seq(2)), Some(1));
+    assert_eq!(tracker.partitions_at(TELEMETRY, Seq(3)), Some(2));
+    send(&mut tracker, 0, 1);
+    send(&mut tracker, 0, 2);
+    assert_eq!(tracker.admit(target(1), Seq(3)), Admit::Drain);
+    tracker.acked(target(0), Seq(1), 0);
+    assert_eq!(tracker.admit(target(1), Seq(3)), Admit::Drain);
+    tracker.acked(target(0), Seq(2), 1);
+    assert_eq!(send(&mut tracker, 1, 3), 0);
+    assert_eq!(send(&mut tracker, 0, 4), 2, "the chain of a partition goes on across the change");
+    assert_eq!(tracker.set_partitions(TELEMETRY, 2, Seq(9)), Ok(Partitions::Same));
+}
+
+#[test]
+fn other_routes_skip_nothing() {
+    let mut old = tracker(1);
+    for seq in 1..=3 {
+        send(&mut old, 0, seq);
+    }
+    old.acked(target(0), Seq(1), 0);
+    let mut new = Tracker::new(&topics(), 8, Seq(1), &old.state());
+    assert_eq!(send(&mut new, 0, 1), 0, "its own confirmation may be about another topic now");
+    assert_eq!(send(&mut new, 0, 2), 1);
+
+    let mut later = Tracker::new(&topics(), 8, Seq(2), &old.state());
+    assert_eq!(send(&mut later, 0, 2), 1, "a chain goes on where it can");
+}
+
+#[test]
+fn a_topic_made_anew_skips_nothing() {
+    let mut tracker = tracker(2);
+    send(&mut tracker, 1, 1);
+    send(&mut tracker, 0, 2);
+    tracker.acked(target(0), Seq(2), 0);
+    tracker.restart();
+    assert_eq!(tracker.set_partitions(TELEMETRY, 1, Seq(2)), Ok(Partitions::Shrunk));
+    assert_eq!(send(&mut tracker, 0, 1), 0);
+    assert_eq!(send(&mut tracker, 0, 2), 1);
+}
+
+#[test]
+fn counts_out_of_range_are_refused() {
+    let mut tracker = tracker(1);
+    assert_eq!(tracker.set_partitions(TELEMETRY, 0, Seq(0)), Err(BadCount(0)));
+    assert_eq!(tracker.set_partitions(TELEMETRY, 1025, Seq(0)), Err(BadCount(1025)));
+    assert_eq!(tracker.partitions(TELEMETRY), Some(1));
+}
+
+#[test]
+fn topics_no_longer_routed_to_keep_their_place_in_the_state() {
+    let mut old = tracker(1);
+    send(&mut old, 0, 1);
+    old.acked(target(0), Seq(1), 4);
+    let other = Tracker::new(&["else".to_owned()], 9, Seq(2), &old.state());
+    let back = Tracker::new(&topics(), 7, Seq(2), &other.state());
+    assert_eq!(back.state().topics[0].targets[0].basis, Seq(1));
+}
+
+// What the cloud holds, and a gateway that crashes.
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Offer the next entries.
+    Feed(u8),
+    /// The broker appends the oldest entry in flight of some target.
+    Append(u8),
+    /// The gateway hears of the oldest unheard append of some target.
+    Hear(u8),
+    /// Progress becomes durable.
+    Save,
+    /// The producer is rebuilt; what the dead one had in flight may still have been appended.
+    Rebuild(u8),
+    /// The process dies.
+    Crash(u8),
+    /// The topic has one more partition when the process comes back.
+    Grow,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (1u8..6).prop_map(Step::Feed),
+        12 => any::<u8>().prop_map(Step::Append),
+        12 => any::<u8>().prop_map(Step::Hear),
+        3 => Just(Step::Save),
+        1 => any::<u8>().prop_map(Step::Rebuild),
+        1 => any::<u8>().prop_map(Step::Crash),
+        1 => Just(Step::Grow),
+    ]
+}
+
+type Key = (u16, u32);
+
+struct World {
+    entries: Vec<(TopicId, [u8; 2])>,
+    partitions: u32,
+    tracker: Tracker,
+    saved: (Seq, State),
+    cursor: usize,
+    /// Sent and not appended, appended and not heard; per target, in order.
+    in_flight: BTreeMap<Key, VecDeque<(Seq, Seq)>>,
+    unheard: BTreeMap<Key, VecDeque<(Seq, i64)>>,
+    logs: BTreeMap<Key, Vec<(Seq, Seq)>>,
+}
+
+impl World {
+    fn new(entries: Vec<(u16, [u8; 2])>) -> Self {
+        let mut world = Self {
+            entries: entries.into_iter().map(|(topic, key)| (TopicId(topic % 2), key)).collect(),
+            partitions: 2,
+            tracker: Tracker::new(&topics(), 7, Seq(1), &State::default()),
+            saved: (Seq(1), State::default()),
+            cursor: 0,
+            in_flight: BTreeMap::new(),
+            unheard: BTreeMap::new(),
+            logs: BTreeMap::new(),
+        };
+        world.start_session();
+        world
+    }
+
+    fn head(&self) -> Seq {
+        Seq(u64::try_from(self.entries.len()).unwrap())
+    }
+
+    fn start_session(&mut self) {
+        for topic in [TopicId(0), TopicId(1)] {
+            self.tracker.set_partitions(topic, self.partitions, self.head()).unwrap();
+        }
+        // A grown count becomes durable before anything is sent under it.
+        self.save();
+        self.cursor = usize::try_from(self.saved.0.0 - 1).unwrap();
+    }
+
+    fn save(&mut self) {
+        let low = self.tracker.low();
+        assert!(low >= self.saved.0, "progress only moves forward");
+        for (entry, (topic, _)) in self.entries.iter().enumerate().take(usize::try_from(low.0 - 1).unwrap()) {
+            let seq = Seq(u64::try_from(entry + 1).unwrap());
+            let landed = self.logs.iter().any(|(key, log)| {
+                key.0 == topic.0 && log.iter().any(|(appended, _)| *appended == seq)
+            });
+            assert!(landed, "{seq} is below low {low} and nowhere in the cloud");
+        }
+        let stored = State::decode(&self.tracker.state().encode()).expect("it was encoded here");
+        assert_eq!(stored, self.tracker.state());
+        self.saved = (low, stored);
+    }
+
+    fn feed(&mut self) {
+        let Some((topic, key)) = self.entries.get(self.cursor).copied() else { return };
+        let seq = Seq(u64::try_from(self.cursor + 1).unwrap());
+        let count = self.tracker.partitions_at(topic, seq).expect("set at the start");
+        let target = Target { topic, partition: partition(&key, count) };
+        match self.tracker.admit(target, seq) {
+            Admit::Send { prev } => {
+                self.in_flight.entry((topic.0, target.partition)).or_default().push_back((seq, prev));
+            }
+            Admit::AlreadyAcked => {}
+            Admit::Drain => return,
+        }
+        self.cursor += 1;
+    }
+
+    /// Lets the broker append the oldest record in flight of the `pick`th busy target.
+    fn append(&mut self, pick: u8) -> bool {
+        let busy: Vec<Key> = self.in_flight.iter().filter(|(_, q)| !q.is_empty()).map(|(k, _)| *k).collect();
+        let Some(key) = busy.get(usize::from(pick) % busy.len().max(1)) else { return false };
+        let (seq, prev) = self.in_flight.get_mut(key).unwrap().pop_front().unwrap();
+        let log = self.logs.entry(*key).or_default();
+        let offset = i64::try_from(log.len()).unwrap();
+        log.push((seq, prev));
+        self.unheard.entry(*key).or_default().push_back((seq, offset));
+        true
+    }
+
+    fn hear(&mut self, pick: u8) -> bool {
+        let busy: Vec<Key> = self.unheard.iter().filter(|(_, q)| !q.is_empty()).map(|(k, _)| *k).collect();
+        let Some(key) = busy.get(usize::from(pick) % busy.len().max(1)) else { return false };
+        let (seq, offset) = self.unheard.get_mut(key).unwrap().pop_front().unwrap();
+        let target = Target { topic: TopicId(key.0), partition: key.1 };
+        assert_eq!(self.tracker.acked(target, seq, offset), Ack::Advanced);
+        true
+    }
+
+    /// The producer dies: some of what it had in flight is appended, in order, and nobody hears of it.
+    fn lose_producer(&mut self, mut luck: u8) {
+        while luck > 100 && self.append(luck) {
+            luck -= 25;
+        }
+        self.in_flight.clear();
+        self.unheard.clear();
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Feed(count) => (0..count).for_each(|_| self.feed()),
+            Step::Append(pick) => drop(self.append(pick)),
+            Step::Hear(pick) => drop(self.hear(pick)),
+            Step::Save => self.save(),
+            Step::Rebuild(luck) => {
+                self.lose_producer(luck);
+                self.tracker.restart();
+                self.start_session();
+            }
+            Step::Crash(luck) => {
+                self.lose_producer(luck);
+                self.tracker = Tracker::new(&topics(), 7, self.saved.0, &self.saved.1);
+                self.start_session();
+            }
+            Step::Grow => {
+                self.partitions = (self.partitions + 1).min(5);
+                self.step(&Step::Crash(200));
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let mut rounds = 0;
+        while self.tracker.low() <= self.head() {
+            self.feed();
+            self.append(0);
+            self.hear(0);
+            rounds += 1;
+            assert!(rounds < 10_000, "it never comes to an end");
+        }
+        self.save();
+    }
+
+    /// Each partition alone proves that nothing is missing and nothing out of order.
+    fn judge(&self) {
+        let mut found = vec![false; self.entries.len()];
+        for (key, log) in &self.logs {
+            let mut seen: BTreeMap<Seq, Seq> = BTreeMap::new();
+            for (seq, prev) in log {
+                found[usize::try_from(seq.0 - 1).unwrap()] = true;
+                let newest = seen.keys().next_back().copied().unwrap_or(Seq::ZERO);
+                match seen.get(seq) {
+                    Some(first) => assert_eq!(first, prev, "{key:?}: a repeat of {seq} has the same header"),
+                    None => assert_eq!(*prev, newest, "{key:?}: the chain breaks at {seq}"),
+                }
+                seen.insert(*seq, *prev);
+            }
+        }
+        assert!(found.iter().all(|found| *found), "every entry is somewhere: {found:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_skipped_unconfirmed_and_no_chain_breaks(
+        entries in prop::collection::vec((0u16..2, any::<[u8; 2]>()), 1..60),
+        steps in prop::collection::vec(step(), 0..200),
+    ) {
+        let mut world = World::new(entries);
+        for step in &steps {
+            world.step(step);
+        }
+        world.finish();
+        world.judge();
+    }
+
+    #[test]
+    fn other_routes_lose_nothing(
+        entries in prop::collection::vec((0u16..2, any::<[u8; 2]>()), 1..40),
+        steps in prop::collection::vec(step(), 0..60),
+        more in prop::collection::vec(step(), 0..60),
+    ) {
+        let mut world = World::new(entries);
+        for step in steps.iter().filter(|step| !matches!(step, Step::Grow)) {
+            world.step(step);
+        }
+        world.lose_producer(200);
+        // From here on the two kinds of entries go to each other's topic. Only what is new is judged:
+        // everything at or above the durable position must arrive in its new topic.
+        for (topic, _) in &mut world.entries {
+            topic.0 = 1 - topic.0;
+        }
+        let low = world.saved.0;
+        let before = std::mem::take(&mut world.logs);
+        world.tracker = Tracker::new(&topics(), 8, low, &world.saved.1);
+        world.logs = before.iter().map(|(key, log)| ((1 - key.0, key.1), log.clone())).collect();
+        world.start_session();
+        world.logs.retain(|_, log| { log.retain(|(seq, _)| *seq < low); true });
+        let mut fresh = World { saved: (low, world.saved.1.clone()), ..world };
+        for step in more.iter().filter(|step| matches!(step, Step::Feed(_) | Step::Append(_) | Step::Hear(_))) {
+            fresh.step(step);
+        }
+        fresh.finish();
+    }
+
+    #[test]
+    fn stored_progress_has_one_spelling_and_junk_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(state) = State::decode(&bytes) && !bytes.is_empty() {
+            prop_assert_eq!(state.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn damaged_progress_is_refused() {
+    let mut tracker = tracker(3);
+    send(&mut tracker, 2, 1);
+    tracker.acked(target(2), Seq(1), 9);
+    let good = tracker.state().encode();
+    assert_eq!(State::decode(&good), Ok(tracker.state()));
+    for length in 1..good.len() {
+        assert!(State::decode(&good[..length]).is_err(), "cut at {length}");
+    }
+    let mut longer = good.clone();
+    longer.push(0);
+    assert_eq!(State::decode(&longer), Err(StateError::Bad("length")));
+    let mut newer = good;
+    newer[0] = 2;
+    assert_eq!(State::decode(&newer), Err(StateError::Version(2)));
+}

@@ -1,0 +1,118 @@
+//! What is in flight: bounded in count and in bytes.
+//!
+//! Each record sent holds a slot until its delivery report comes. The slot's number travels through the
+//! client library as the record's opaque value, so a report needs no search and sending needs no
+//! allocation.
+
+use penstock_proto::{Lane, Seq};
+
+use super::tracker::Target;
+
+/// What the client library keeps per record besides key, payload and header.
+const RECORD_OVERHEAD: usize = 256;
+
+/// The records in flight.
+#[derive(Debug)]
+pub(crate) struct Window {
+    slots: Vec<Option<Flight>>,
+    free: Vec<usize>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// A record in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flight {
+    pub(crate) lane: Lane,
+    pub(crate) target: Target,
+    pub(crate) seq: Seq,
+    pub(crate) received_ms: u64,
+    /// Key, payload and header.
+    pub(crate) bytes: usize,
+}
+
+impl Window {
+    pub(crate) fn new(count_max: usize, bytes_max: usize) -> Self {
+        // The lowest slot is handed out first.
+        Self { slots: vec![None; count_max], free: (0..count_max).rev().collect(), bytes: 0, bytes_max }
+    }
+
+    /// Whether a record of this size may be sent now. A single one always may, or it could never go.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let fits = self.bytes.saturating_add(bytes.saturating_add(RECORD_OVERHEAD)) <= self.bytes_max;
+        !self.free.is_empty() && (fits || self.is_empty())
+    }
+
+    /// Takes a slot, or `None` when all are taken.
+    pub(crate) fn enter(&mut self, flight: Flight) -> Option<usize> {
+        let slot = self.free.pop()?;
+        self.slots[slot] = Some(flight);
+        self.bytes += flight.bytes + RECORD_OVERHEAD;
+        Some(slot)
+    }
+
+    /// Gives a slot back; `None` if it was not taken.
+    pub(crate) fn leave(&mut self, slot: usize) -> Option<Flight> {
+        let flight = self.slots.get_mut(slot)?.take()?;
+        self.bytes -= flight.bytes + RECORD_OVERHEAD;
+        self.free.push(slot);
+        Some(flight)
+    }
+
+    /// Forgets everything in flight: its producer is gone.
+    pub(crate) fn clear(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.leave(slot);
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tracker::TopicId;
+    use super::*;
+
+    fn flight(bytes: usize) -> Flight {
+        let target = Target { topic: TopicId(0), partition: 0 };
+        Flight { lane: Lane::Telemetry, target, seq: Seq(1), received_ms: 0, bytes }
+    }
+
+    #[test]
+    fn count_and_bytes_are_bounded() {
+        let mut window = Window::new(2, 1_000);
+        assert!(window.has_room(400));
+        let first = window.enter(flight(400)).unwrap();
+        assert!(window.has_room(1_000 - 2 * 256 - 400) && !window.has_room(1_000 - 2 * 256 - 399));
+        let second = window.enter(flight(10)).unwrap();
+        assert!(!window.has_room(0), "both slots are taken");
+        assert_eq!(window.enter(flight(1)), None);
+        assert_eq!(window.leave(first), Some(flight(400)));
+        assert_eq!(window.leave(first), None, "a slot is given back once");
+        assert_eq!((window.count(), window.bytes()), (1, 266));
+        assert_eq!(window.leave(second), Some(flight(10)));
+        assert_eq!((window.count(), window.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_record_larger_than_the_window_goes_alone() {
+        let mut window = Window::new(2, 1_000);
+        assert!(window.has_room(5_000));
+        window.enter(flight(5_000)).unwrap();
+        assert!(!window.has_room(0));
+        window.clear();
+        assert_eq!((window.count(), window.bytes()), (0, 0));
+        assert_eq!(window.leave(0), None);
+    }
+}
