@@ -10,9 +10,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod azure;
 pub mod config;
 pub mod mqtt;
 pub mod observe;
 pub mod outbox;
 pub mod supervise;
 pub mod tls;
+pub mod uplink;
+pub mod verify;

@@ -46,7 +46,8 @@ impl ConnectionString {
     ///
     /// When the file cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Self, ConnectionStringError> {
-        let unreadable = |source| ConnectionStringError::Unreadable { path: path.display().to_string(), source };
+        let unreadable =
+            |source| ConnectionStringError::Unreadable { path: path.display().to_string(), source };
         if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
             return Err(ConnectionStringError::TooLong);
         }
@@ -124,7 +125,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "Endpoint=sb://site.servicebus.windows.net/;SharedAccessKeyName=send;SharedAccessKey=c2VjcmV0PT0=";
+    const GOOD: &str =
+        "Endpoint=sb://site.servicebus.windows.net/;SharedAccessKeyName=send;SharedAccessKey=c2VjcmV0PT0=";
 
     fn check(text: &str, expected: Result<(&str, Option<&str>), &str>) {
         let parsed = ConnectionString::parse(text).map_err(|error| error.to_string());
@@ -136,17 +138,32 @@ mod tests {
     fn strings_from_the_portal_are_understood() {
         check(GOOD, Ok(("site.servicebus.windows.net", None)));
         check(&format!("  {GOOD};EntityPath=hub\n"), Ok(("site.servicebus.windows.net", Some("hub"))));
-        check("Endpoint=sb://localhost:5671;SharedAccessKeyName=a;SharedAccessKey=b=;UseDevelopmentEmulator=true;", Ok(("localhost", None)));
+        check(
+            "Endpoint=sb://localhost:5671;SharedAccessKeyName=a;SharedAccessKey=b=;UseDevelopmentEmulator=true;",
+            Ok(("localhost", None)),
+        );
     }
 
     #[test]
     fn what_is_missing_is_named() {
         check("SharedAccessKeyName=a;SharedAccessKey=b", Err("the connection string has no Endpoint"));
         check("Endpoint=sb://a/;SharedAccessKey=b", Err("the connection string has no SharedAccessKeyName"));
-        check("Endpoint=sb://a/;SharedAccessKeyName=b;SharedAccessKey=", Err("the connection string has no SharedAccessKey"));
-        check("Endpoint=https://a/;SharedAccessKeyName=b;SharedAccessKey=c", Err("the endpoint of the connection string is not sb://HOST/"));
-        check("hello", Err("not a connection string: expected Name=Value parts between semicolons on one line"));
-        check(&format!("{GOOD}\n{GOOD}"), Err("not a connection string: expected Name=Value parts between semicolons on one line"));
+        check(
+            "Endpoint=sb://a/;SharedAccessKeyName=b;SharedAccessKey=",
+            Err("the connection string has no SharedAccessKey"),
+        );
+        check(
+            "Endpoint=https://a/;SharedAccessKeyName=b;SharedAccessKey=c",
+            Err("the endpoint of the connection string is not sb://HOST/"),
+        );
+        check(
+            "hello",
+            Err("not a connection string: expected Name=Value parts between semicolons on one line"),
+        );
+        check(
+            &format!("{GOOD}\n{GOOD}"),
+            Err("not a connection string: expected Name=Value parts between semicolons on one line"),
+        );
     }
 
     #[test]

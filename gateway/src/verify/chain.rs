@@ -41,19 +41,23 @@ pub(crate) struct Chain {
     reordered: u64,
 }
 
-/// The result of a chain.
+/// The counts of a chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Summary {
-    pub(crate) records: u64,
-    /// Lowest and highest seq seen.
-    pub(crate) first: u64,
-    pub(crate) last: u64,
+pub struct Summary {
+    /// Records read.
+    pub records: u64,
+    /// Lowest seq seen.
+    pub first: u64,
+    /// Highest seq seen.
+    pub last: u64,
     /// Gaps that no named loss explains.
-    pub(crate) gaps: u64,
+    pub gaps: u64,
     /// Gaps whose missing record lies in a named loss.
-    pub(crate) explained: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) reordered: u64,
+    pub explained: u64,
+    /// Records seen before.
+    pub duplicates: u64,
+    /// First occurrences after a later record.
+    pub reordered: u64,
 }
 
 // === impl Ranges ===
@@ -182,7 +186,12 @@ mod tests {
         check_from(false, records, losses, expected);
     }
 
-    fn check_from(trimmed: bool, records: &[(u64, u64)], losses: &[(u64, u64)], expected: (u64, u64, u64, u64)) {
+    fn check_from(
+        trimmed: bool,
+        records: &[(u64, u64)],
+        losses: &[(u64, u64)],
+        expected: (u64, u64, u64, u64),
+    ) {
         let mut chain = Chain::default();
         for (prev, seq) in records {
             chain.push(*seq, *prev, trimmed);
@@ -191,7 +200,8 @@ mod tests {
         for (first, last) in losses {
             named.insert(*first, *last);
         }
-        let Summary { gaps, explained, duplicates, reordered, records: count, .. } = chain.summary(Some(&named));
+        let Summary { gaps, explained, duplicates, reordered, records: count, .. } =
+            chain.summary(Some(&named));
         assert_eq!((gaps, explained, duplicates, reordered), expected, "{records:?} {losses:?}");
         assert_eq!(count, records.len() as u64);
     }

@@ -196,7 +196,8 @@ mod tests {
     const LOG: &str = "00000000000000aa";
 
     fn judge() -> Judge {
-        let read = |topic: &str, partition, low| PartitionRead { topic: topic.into(), partition, low, high: 9 };
+        let read =
+            |topic: &str, partition, low| PartitionRead { topic: topic.into(), partition, low, high: 9 };
         Judge::new(vec![read("telemetry", 0, 0), read("telemetry", 1, 0), read("old", 0, 40)])
     }
 

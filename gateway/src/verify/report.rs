@@ -87,7 +87,7 @@ pub struct ChainReport {
     pub stream: char,
     /// The counts.
     #[serde(flatten)]
-    pub(crate) summary: Summary,
+    pub summary: Summary,
 }
 
 /// One partition.
@@ -178,7 +178,10 @@ impl fmt::Display for Report {
         }
         let strange = self.partitions.iter().filter(|read| read.without_header + read.bad_header > 0);
         for PartitionReport { topic, partition, without_header, bad_header, .. } in strange {
-            writeln!(f, "{topic}[{partition}]: {without_header} without header, {bad_header} with a bad one")?;
+            writeln!(
+                f,
+                "{topic}[{partition}]: {without_header} without header, {bad_header} with a bad one"
+            )?;
         }
         let Totals { records, gaps, explained_gaps, duplicates, reordered, joined_gaps, .. } = self.totals;
         write!(f, "total: {records} records, {gaps} gaps, {explained_gaps} explained, ")?;

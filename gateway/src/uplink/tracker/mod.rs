@@ -81,6 +81,8 @@ pub(crate) enum Partitions {
     Grown { until: Seq },
     /// Fewer: the topic was made anew, and nothing is skipped in it.
     Shrunk,
+    /// Another count, but records of the topic are in flight: nothing changed, ask again when they are not.
+    Busy,
 }
 
 /// A count outside 1 to [`PARTITIONS_MAX`].
@@ -156,7 +158,7 @@ impl Tracker {
         tracker
     }
 
-    /// Sets a topic's partition count as seen at the start of a session, while nothing is in flight.
+    /// Sets a topic's partition count as the service has it, while nothing of the topic is in flight.
     ///
     /// `head` is the last seq of the lane: nothing above it was ever sent.
     ///
@@ -176,7 +178,10 @@ impl Tracker {
         let topic = &mut self.topics[usize::from(topic.0)];
         let change = match topic.partitions {
             0 => Partitions::First,
-            known if known == count => Partitions::Same,
+            known if known == count => return Ok(Partitions::Same),
+            _ if topic.targets.iter().any(|target| !target.pending.is_empty()) => {
+                return Ok(Partitions::Busy);
+            }
             known if known > count => {
                 topic.forget_mapping();
                 topic.targets.truncate(count as usize);
@@ -204,8 +209,7 @@ impl Tracker {
     /// The count that decides the partition of the entry `seq`, or `None` while it is unknown.
     pub(crate) fn partitions_at(&self, topic: TopicId, seq: Seq) -> Option<u32> {
         let topic = self.topics.get(usize::from(topic.0))?;
-        let count =
-            if topic.previous > 0 && seq <= topic.until { topic.previous } else { topic.partitions };
+        let count = if topic.previous > 0 && seq <= topic.until { topic.previous } else { topic.partitions };
         (count > 0).then_some(count)
     }
 

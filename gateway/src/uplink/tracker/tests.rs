@@ -138,6 +138,18 @@ fn a_topic_made_anew_skips_nothing() {
 }
 
 #[test]
+fn a_count_does_not_change_under_records_in_flight() {
+    let mut tracker = tracker(2);
+    send(&mut tracker, 1, 1);
+    for count in [1, 3] {
+        assert_eq!(tracker.set_partitions(TELEMETRY, count, Seq(1)), Ok(Partitions::Busy));
+    }
+    assert_eq!((tracker.low(), tracker.partitions(TELEMETRY)), (Seq(1), Some(2)));
+    tracker.acked(target(1), Seq(1), 0);
+    assert_eq!(tracker.set_partitions(TELEMETRY, 1, Seq(1)), Ok(Partitions::Shrunk));
+}
+
+#[test]
 fn counts_out_of_range_are_refused() {
     let mut tracker = tracker(1);
     assert_eq!(tracker.set_partitions(TELEMETRY, 0, Seq(0)), Err(BadCount(0)));
@@ -235,9 +247,10 @@ impl World {
         assert!(low >= self.saved.0, "progress only moves forward");
         for (entry, (topic, _)) in self.entries.iter().enumerate().take(usize::try_from(low.0 - 1).unwrap()) {
             let seq = Seq(u64::try_from(entry + 1).unwrap());
-            let landed = self.logs.iter().any(|(key, log)| {
-                key.0 == topic.0 && log.iter().any(|(appended, _)| *appended == seq)
-            });
+            let landed = self
+                .logs
+                .iter()
+                .any(|(key, log)| key.0 == topic.0 && log.iter().any(|(appended, _)| *appended == seq));
             assert!(landed, "{seq} is below low {low} and nowhere in the cloud");
         }
         let stored = State::decode(&self.tracker.state().encode()).expect("it was encoded here");

@@ -1,0 +1,61 @@
+//! The uplink: committed entries in, Kafka records at Event Hubs out.
+//!
+//! One thread reads the lanes `alerts`, `status`, `telemetry` and `bulk` of the outbox in order, sends
+//! each entry to the partition of its device's key, and gives progress back when the cloud has confirmed it.
+//!
+//! ```text
+//! outbox ──segments──► lane ──entry──► route ► partition ► tracker ──record──► producer ──► Event Hubs
+//!   ▲                                                          ▲                   │
+//!   └────────────── low + what each partition confirmed ───────┴──── reports ──────┘
+//! ```
+//!
+//! What holds:
+//!
+//! - An entry counts as delivered only after its delivery report (P2). Nothing is skipped: what the cloud
+//!   refuses holds its topic, is shown with the reason, and is tried again with pauses.
+//! - Records of a partition arrive in order, through outages, refusals and crashes (P3), and each one names the
+//!   one before it (P4): see [`tracker`] for why a record sent twice carries the same header.
+//! - In flight are at most `in_flight_max` records and `in_flight_bytes_max` bytes (P7). An outage fills
+//!   that window and then only the outbox grows.
+//! - What may arrive twice: after a crash, what was confirmed or stored in the last moments before (progress
+//!   is saved every 100 ms); after a change of the routes, what lies between `low` and the last confirmation.
+//!   Duplicates carry the identity of the first copy.
+//!
+//! In this version a topic that is held stops the lanes whose next entry goes to it, behind that entry; lanes
+//! whose entries go elsewhere flow.
+
+mod backoff;
+mod config;
+mod connection;
+mod failure;
+mod feed;
+mod lane;
+mod metrics;
+mod partition;
+mod producer;
+pub(crate) mod reader;
+mod route;
+mod service;
+mod status;
+mod topics;
+mod tracker;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use crate::outbox::ConsumerId;
+
+pub use config::Config;
+pub use connection::{Connection, Security};
+pub(crate) use metrics::METRICS;
+pub use route::Route;
+pub use service::{Service, StartError};
+pub use status::{Handle, Held, Status};
+
+/// The consumers that the outbox must be opened with.
+#[must_use]
+pub fn consumers() -> Vec<ConsumerId> {
+    let consumer = |lane| ConsumerId { name: lane::LaneFeed::CONSUMER.to_owned(), lane };
+    service::LANES.into_iter().map(consumer).collect()
+}

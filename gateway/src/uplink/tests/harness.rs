@@ -1,0 +1,232 @@
+//! A site with its outbox, a cloud of one broker, and what is found there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_proto::{IDENTITY_HEADER, Identity, Lane, Seq};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use tempfile::TempDir;
+
+use super::super::connection::{Connection, Security};
+use super::super::reader::Reader;
+use super::super::{Config, Handle, Service, consumers};
+use crate::outbox::{self, Completion, Encoded, Entry, Properties};
+use crate::supervise::{Phase, Supervisor, TaskKind, clock};
+
+pub(super) const IN_FLIGHT_MAX: usize = 1000;
+const DEVICES: u64 = 17;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition.
+pub(super) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = clock::now() + PATIENCE;
+    while !condition() {
+        assert!(clock::now() < deadline, "waited too long until {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A cluster of one broker.
+pub(super) struct Cloud {
+    pub(super) mock: MockCluster<'static, DefaultProducerContext>,
+}
+
+/// A gateway's disk.
+pub(super) struct Site {
+    directory: TempDir,
+}
+
+/// A gateway's outbox and uplink at work.
+pub(super) struct Running {
+    supervisor: Supervisor,
+    outbox: outbox::Handle,
+    pub(super) uplink: Handle,
+}
+
+/// Records read back.
+pub(super) struct Found {
+    /// Per topic, partition and lane, in order: the identity and the payload.
+    chains: BTreeMap<(String, u32, Lane), Vec<(Identity, Vec<u8>)>>,
+}
+
+impl Cloud {
+    pub(super) fn start(topics: &[(&str, i32)]) -> Self {
+        let mock = MockCluster::new(1).unwrap();
+        for (topic, partitions) in topics {
+            mock.create_topic(topic, *partitions, 1).unwrap();
+        }
+        Self { mock }
+    }
+
+    pub(super) fn connection(&self) -> Connection {
+        Connection {
+            bootstrap_servers: self.mock.bootstrap_servers(),
+            security: Security::Plaintext,
+            socket_timeout: Duration::from_secs(10),
+        }
+    }
+
+    pub(super) fn config(&self, topic: &str) -> Config {
+        Config {
+            connection: self.connection(),
+            topic: topic.to_owned(),
+            routes: Vec::new(),
+            linger: Duration::from_millis(2),
+            in_flight_max: IN_FLIGHT_MAX,
+            in_flight_bytes_max: 4 << 20,
+            drain_timeout: PATIENCE,
+        }
+    }
+
+    /// Records stored in a topic.
+    pub(super) fn count(&self, topic: &str) -> i64 {
+        let reader = Reader::new(&self.connection()).unwrap();
+        let parts = reader.parts(topic, PATIENCE).unwrap();
+        parts.iter().map(|part| part.high - part.low).sum()
+    }
+
+    pub(super) fn read(&self, topics: &[&str]) -> Found {
+        let reader = Reader::new(&self.connection()).unwrap();
+        let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
+        let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let read = reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
+            assert_eq!(stored.headers, 1);
+            let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
+            let part = &parts[stored.part];
+            let chain = (part.topic.clone(), part.partition, identity.lane);
+            assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
+            chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
+            Ok::<(), std::io::Error>(())
+        });
+        read.unwrap();
+        Found { chains }
+    }
+}
+
+impl Site {
+    pub(super) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn start(&self, config: &Config) -> Running {
+        let supervisor = Supervisor::new();
+        let settings = outbox::Config::new(self.directory.path());
+        let (service, outbox) = outbox::Service::open(settings, &consumers(), &supervisor).unwrap();
+        drop(service);
+        let uplink = Service::start(config, "site-7".parse().unwrap(), &outbox, &supervisor).unwrap();
+        Running { supervisor, outbox, uplink }
+    }
+}
+
+impl Running {
+    /// Appends `count` entries of several devices and waits until they are durable. The payload is
+    /// `lane/device/number`, with numbers ascending per device over the rounds.
+    pub(super) fn append(&self, lane: Lane, count: u64, round: u64) {
+        let mut encoded = Encoded::default();
+        for number in 0..count {
+            let device = format!("device-{}", number % DEVICES);
+            let payload = format!("{lane}/{device}/{}", round * 1_000_000 + number + 1);
+            encoded.push(&entry(lane, &device, payload.as_bytes()));
+        }
+        self.submit(lane, &encoded);
+    }
+
+    pub(super) fn append_payload(&self, lane: Lane, payload: &[u8]) {
+        let mut encoded = Encoded::default();
+        encoded.push(&entry(lane, "device-0", payload));
+        self.submit(lane, &encoded);
+    }
+
+    fn submit(&self, lane: Lane, encoded: &Encoded) {
+        let appender = self.outbox.appender();
+        let done = Arc::new(Completion::new());
+        let mut permit = None;
+        until("there is room", || {
+            permit = appender.reserve(lane, encoded.bytes()).ok();
+            permit.is_some()
+        });
+        let ticket = appender.submit(permit.unwrap(), encoded, &done);
+        until("the entries are durable", || done.durable() >= ticket);
+    }
+
+    /// Waits until the uplink confirmed everything committed, and the outbox knows.
+    pub(super) fn wait_confirmed(&self) {
+        until("everything is confirmed", || {
+            self.outbox.status().lanes.iter().all(|lane| lane.low == lane.next)
+        });
+    }
+
+    pub(super) fn stop(self) {
+        self.supervisor.enter(Phase::DrainUplink);
+        self.outbox.wake();
+        until("the uplink ended", || self.supervisor.live(TaskKind::Uplink) == 0);
+        self.supervisor.enter(Phase::Close);
+        assert!(self.outbox.close(clock::now() + PATIENCE));
+        let ended =
+            || [TaskKind::Committer, TaskKind::Sidecar].iter().all(|kind| self.supervisor.live(*kind) == 0);
+        until("the outbox ended", ended);
+    }
+}
+
+impl Found {
+    /// Different entries.
+    pub(super) fn entries(&self) -> usize {
+        let ids = self.chains.values().flatten().map(|(identity, _)| (identity.lane, identity.seq));
+        ids.collect::<BTreeSet<_>>().len()
+    }
+
+    pub(super) fn duplicates(&self) -> usize {
+        self.chains.values().map(Vec::len).sum::<usize>() - self.entries()
+    }
+
+    /// Every chain proves that nothing is missing; a record stored twice has the same header and payload.
+    pub(super) fn check_chains(&self) {
+        for (chain, records) in &self.chains {
+            let mut seen: BTreeMap<Seq, &(Identity, Vec<u8>)> = BTreeMap::new();
+            for record in records {
+                let (identity, _) = record;
+                let newest = seen.keys().next_back().copied().unwrap_or(Seq::ZERO);
+                match seen.get(&identity.seq) {
+                    Some(first) => assert_eq!(*first, record, "{chain:?}"),
+                    None => assert_eq!(identity.prev, newest, "{chain:?} breaks at {identity}"),
+                }
+                seen.insert(identity.seq, record);
+            }
+        }
+    }
+
+    /// First occurrences of each device's payloads are in the order published.
+    pub(super) fn check_devices(&self) {
+        let mut last: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for records in self.chains.values() {
+            let mut seen = BTreeSet::new();
+            for (identity, payload) in records {
+                if !seen.insert(identity.seq) {
+                    continue;
+                }
+                let text = std::str::from_utf8(payload).unwrap();
+                let [lane, device, number] = text.split('/').collect::<Vec<_>>().try_into().unwrap();
+                let number: u64 = number.parse().unwrap();
+                let last = last.entry((lane.to_owned(), device.to_owned())).or_default();
+                assert!(*last < number, "{text} after {last}");
+                *last = number;
+            }
+        }
+    }
+}
+
+fn entry<'a>(lane: Lane, device: &'a str, payload: &'a [u8]) -> Entry<'a> {
+    Entry {
+        lane,
+        device,
+        topic: "devices/x/telemetry",
+        received_ms: clock::unix_ms(),
+        qos: 1,
+        retain: false,
+        clock_synced: true,
+        properties: Properties::default(),
+        payload,
+    }
+}

@@ -1,0 +1,264 @@
+//! The uplink between a real outbox and librdkafka's mock cluster.
+//!
+//! The mock checks the producer's numbering as a broker does. It cannot lose an answer after it stored a
+//! request; a long round trip stands in for that.
+
+mod harness;
+
+use std::time::Duration;
+
+use penstock_proto::Lane;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use self::harness::{Cloud, Site, until};
+use super::Route;
+
+const TOPIC: &str = "telemetry";
+
+fn alerts_elsewhere() -> Vec<Route> {
+    vec![Route { lane: Some(Lane::Alerts), topic: "alerts".to_owned(), ..Route::default() }]
+}
+
+#[test]
+fn committed_entries_of_every_lane_arrive_once_and_in_order() {
+    let cloud = Cloud::start(&[(TOPIC, 4)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    for round in 0..10 {
+        for lane in [Lane::Alerts, Lane::Status, Lane::Telemetry, Lane::Bulk] {
+            running.append(lane, 50, round);
+        }
+    }
+    running.wait_confirmed();
+    let status = running.uplink.status();
+    assert_eq!((status.acked, status.in_flight, status.in_flight_bytes, status.rebuilds), (2000, 0, 0, 0));
+    assert!(status.connected && status.held.is_empty(), "{status:?}");
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    assert_eq!((found.entries(), found.duplicates()), (2000, 0));
+    found.check_devices();
+}
+
+#[test]
+fn a_refused_batch_is_sent_again_without_loss_or_disorder() {
+    let cloud = Cloud::start(&[(TOPIC, 3)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 200, 0);
+    running.wait_confirmed();
+    let refusals = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
+    ];
+    for (round, refusal) in (1..).zip(refusals) {
+        cloud.mock.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+        running.append(Lane::Telemetry, 300, round);
+        running.append(Lane::Alerts, 20, round);
+    }
+    running.wait_confirmed();
+    let status = running.uplink.status();
+    assert!(status.rebuilds >= 1, "{status:?}");
+    assert!(status.last_error.is_some());
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!(found.entries(), 200 + 6 * 320);
+}
+
+#[test]
+fn passing_errors_need_no_new_client() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    let passing = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    cloud.mock.request_errors(RDKafkaApiKey::Produce, &passing);
+    running.append(Lane::Telemetry, 400, 0);
+    running.wait_confirmed();
+    assert_eq!(running.uplink.status().rebuilds, 0);
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    assert_eq!((found.entries(), found.duplicates()), (400, 0));
+}
+
+#[test]
+fn an_outage_is_waited_out() {
+    let cloud = Cloud::start(&[(TOPIC, 3)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 100, 0);
+    running.wait_confirmed();
+    cloud.mock.broker_down(1).unwrap();
+    for round in 1..20 {
+        running.append(Lane::Telemetry, 100, round);
+    }
+    until("the outage is noticed", || !running.uplink.status().connected);
+    let status = running.uplink.status();
+    assert!(status.in_flight <= harness::IN_FLIGHT_MAX && status.held.is_empty(), "{status:?}");
+    assert_eq!(status.acked, 100);
+    cloud.mock.broker_up(1).unwrap();
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!(found.entries(), 2000);
+}
+
+#[test]
+fn a_restart_goes_on_where_the_last_one_stopped() {
+    let cloud = Cloud::start(&[(TOPIC, 4)]);
+    let site = Site::new();
+    for round in 0..3 {
+        let running = site.start(&cloud.config(TOPIC));
+        running.append(Lane::Telemetry, 300, round);
+        if round == 1 {
+            running.wait_confirmed();
+        }
+        // In the other rounds the stop itself sends what is committed.
+        running.stop();
+    }
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!((found.entries(), found.duplicates()), (900, 0));
+}
+
+#[test]
+fn what_was_stored_and_not_heard_is_sent_again_with_the_same_header() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.drain_timeout = Duration::ZERO;
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 100, 0);
+    running.wait_confirmed();
+    cloud.mock.broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
+    running.append(Lane::Telemetry, 100, 1);
+    until("records are on their way", || cloud.count(TOPIC) > 100);
+    running.stop();
+    cloud.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 100, 2);
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!(found.entries(), 300);
+    assert!(found.duplicates() > 0, "the fault did not happen");
+}
+
+#[test]
+fn a_refused_topic_is_held_with_its_reason_while_others_flow() {
+    let cloud = Cloud::start(&[(TOPIC, 2), ("alerts", 1)]);
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cloud.mock.topic_error(TOPIC, refusal).unwrap();
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.routes = alerts_elsewhere();
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 100, 0);
+    running.append(Lane::Alerts, 10, 0);
+    until("the alerts are confirmed", || running.uplink.status().acked == 10);
+    until("the topic is held", || !running.uplink.status().held.is_empty());
+    let held = running.uplink.status().held;
+    assert_eq!((held[0].topic.as_str(), held[0].reason.as_str()), (TOPIC, "TopicAuthorizationFailed"));
+    cloud.mock.topic_error(TOPIC, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC, "alerts"]);
+    found.check_chains();
+    assert_eq!((found.entries(), found.duplicates()), (110, 0));
+}
+
+#[test]
+fn a_missing_topic_is_held_and_flows_once_it_exists() {
+    let cloud = Cloud::start(&[("other", 1)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 50, 0);
+    until("the topic is held", || !running.uplink.status().held.is_empty());
+    assert_eq!(running.uplink.status().held[0].reason, "UnknownTopicOrPartition");
+    cloud.mock.create_topic(TOPIC, 2, 1).unwrap();
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    assert_eq!(found.entries(), 50);
+}
+
+#[test]
+fn a_client_that_hears_nothing_is_built_anew() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.connection.socket_timeout = Duration::from_secs(1);
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 50, 0);
+    running.wait_confirmed();
+    cloud.mock.broker_round_trip_time(1, Duration::from_secs(30)).unwrap();
+    running.append(Lane::Telemetry, 50, 1);
+    until("the client is built anew", || running.uplink.status().rebuilds > 0);
+    cloud.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!(found.entries(), 100);
+}
+
+#[test]
+fn a_record_too_large_for_the_service_holds_its_topic_and_skips_nothing() {
+    let cloud = Cloud::start(&[(TOPIC, 1), ("alerts", 1)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.routes = alerts_elsewhere();
+    config.drain_timeout = Duration::ZERO;
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 10, 0);
+    running.append_payload(Lane::Telemetry, &vec![b'x'; 1_100_000]);
+    running.append(Lane::Telemetry, 10, 1);
+    running.append(Lane::Alerts, 5, 0);
+    until("what may go is confirmed", || running.uplink.status().acked == 15);
+    until("the topic is held", || !running.uplink.status().held.is_empty());
+    let status = running.uplink.status();
+    assert_eq!(status.held[0].reason, "MessageSizeTooLarge");
+    assert_eq!(status.low.iter().find(|(lane, _)| *lane == Lane::Telemetry).unwrap().1.0, 11);
+    assert_eq!(status.rebuilds, 0);
+    running.stop();
+}
+
+#[test]
+fn bulk_moves_while_telemetry_never_ends() {
+    let cloud = Cloud::start(&[(TOPIC, 1)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    // A long link and a small window: the window is always full.
+    cloud.mock.broker_round_trip_time(1, Duration::from_millis(5)).unwrap();
+    config.in_flight_max = 200;
+    let running = site.start(&config);
+    for round in 0..40 {
+        running.append(Lane::Telemetry, 500, round);
+    }
+    running.append(Lane::Bulk, 100, 0);
+    let low = |lane| {
+        running.uplink.status().low.into_iter().find(|(at, _)| *at == lane).map_or(0, |(_, low)| low.0)
+    };
+    until("bulk is confirmed", || low(Lane::Bulk) == 101);
+    assert!(low(Lane::Telemetry) < 20_000, "telemetry was not finished first");
+    running.wait_confirmed();
+    running.stop();
+}
