@@ -148,7 +148,11 @@ fn program(name: &str) -> Result<std::path::PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::load::{self, Load};
+    use crate::packets::Payloads;
 
     #[test]
     fn the_peer_stores_nothing_and_limits_nothing() {
@@ -157,15 +161,36 @@ mod tests {
         assert!(expected.iter().all(|line| config.lines().any(|found| found == *line)), "{config}");
     }
 
+    // Machines without the test packages cannot run this comparison at all; `xtask test` installs them.
     #[tokio::test]
-    async fn the_peer_broker_takes_the_load_and_counts_its_time() {
+    async fn the_load_on_the_peer_broker_is_counted() {
         let parent = tempfile::tempdir().unwrap();
-        // Machines without the test packages cannot run this comparison at all; `xtask test` installs them.
         let server = Server::mosquitto(parent.path()).await.unwrap();
-        let streams = crate::load::connect_all(server.address(), 3).await.unwrap();
-        assert_eq!(streams.len(), 3);
+        let load = Load {
+            address: server.address(),
+            cell: "3x4".parse().unwrap(),
+            payloads: Arc::new(Payloads::new(200).unwrap()),
+            warm_up: Duration::from_millis(50),
+            measure: Duration::from_millis(100),
+        };
+        let outcome = load::run(&load, || Ok(server.usage()?.cpu)).await.unwrap();
+        assert!(outcome.acked > 0 && outcome.acked <= outcome.acked_total, "{outcome:?}");
+        assert!(outcome.latency.len() > 0, "{outcome:?}");
         assert!(server.usage().unwrap().rss_bytes > 0);
         drop(server);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_load_without_a_server_is_an_error() {
+        let load = Load {
+            address: free_address().unwrap(),
+            cell: "1x1".parse().unwrap(),
+            payloads: Arc::new(Payloads::new(200).unwrap()),
+            warm_up: Duration::ZERO,
+            measure: Duration::ZERO,
+        };
+        let error = load::run(&load, || Ok(Duration::ZERO)).await.unwrap_err();
+        assert_eq!(error.to_string(), "device-000000 cannot connect");
     }
 }
