@@ -10,12 +10,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
+
+pub mod mqtt;
+pub mod outbox;
+pub mod uplink;
+
+pub mod admin;
+pub mod verify;
+
 pub mod azure;
 pub mod config;
-pub mod mqtt;
 pub mod observe;
-pub mod outbox;
 pub mod supervise;
 pub mod tls;
-pub mod uplink;
-pub mod verify;

@@ -1,1 +1,131 @@
-fn main() {}
+//! The command line.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use penstock::config::{ConfigError, Settings};
+use penstock::{app, mqtt, observe, supervise, tls, verify};
+
+/// Ended because it was asked to.
+const ASKED: u8 = 0;
+/// Failed while running.
+const FAILED: u8 = 1;
+/// The configuration or the arguments are wrong.
+const MISCONFIGURED: u8 = 2;
+
+/// An IoT edge gateway that never loses an acknowledged message.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway until it is told to stop (SIGTERM or SIGINT).
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Checks a configuration and prints every setting in force.
+    CheckConfig {
+        /// The configuration file.
+        config: PathBuf,
+    },
+    /// Reads a password from standard input and prints its hash for the users file.
+    HashPassword,
+    /// Reads topics from the beginning and proves that nothing in them is missing or out of order.
+    Verify(verify::Args),
+}
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    let code = match Arguments::parse().command {
+        Command::Run { config } => run(&config),
+        Command::CheckConfig { config } => check_config(&config),
+        Command::HashPassword => hash_password(),
+        Command::Verify(arguments) => verify_topics(&arguments),
+    };
+    ExitCode::from(code)
+}
+
+fn run(config: &std::path::Path) -> u8 {
+    let settings = match Settings::load(config, std::env::vars()) {
+        Ok(settings) => settings,
+        Err(error) => return misconfigured(&error),
+    };
+    observe::start_logging(&settings.log);
+    match app::run(settings, announce) {
+        Ok(()) => ASKED,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            if error.is_configuration() { MISCONFIGURED } else { FAILED }
+        }
+    }
+}
+
+/// Tells whoever started the gateway where it listens, as one line of JSON on standard output.
+fn announce(ready: &app::Ready) {
+    say(&serde_json::to_string(ready).unwrap_or_default());
+}
+
+fn check_config(config: &std::path::Path) -> u8 {
+    match Settings::load(config, std::env::vars()) {
+        Ok(settings) => {
+            say(&settings.effective);
+            ASKED
+        }
+        Err(error) => misconfigured(&error),
+    }
+}
+
+fn hash_password() -> u8 {
+    if std::io::stdin().is_terminal() {
+        complain("type the password and end with Ctrl-D");
+    }
+    let mut password = String::new();
+    if let Err(error) = std::io::stdin().read_to_string(&mut password) {
+        complain(&format!("standard input: {error}"));
+        return FAILED;
+    }
+    match mqtt::hash_password(password.trim_end_matches(['\r', '\n']).as_bytes()) {
+        Ok(hash) => {
+            say(&hash);
+            ASKED
+        }
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            MISCONFIGURED
+        }
+    }
+}
+
+fn verify_topics(arguments: &verify::Args) -> u8 {
+    match verify::run(arguments, std::io::stdout().lock()) {
+        Ok(true) => ASKED,
+        Ok(false) => FAILED,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+fn misconfigured(error: &ConfigError) -> u8 {
+    complain(&error.to_string());
+    MISCONFIGURED
+}
+
+/// A line on standard output. A reader that went away is no error of ours.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// A line on standard error.
+fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "penstock: {line}"));
+}

@@ -8,12 +8,14 @@ mod error;
 mod load;
 mod reference;
 mod section;
+mod settings;
 mod shape;
 mod units;
 
 pub use error::ConfigError;
 pub use reference::reference;
 pub use section::Section;
+pub use settings::{GatewayConfig, Settings};
 pub use shape::{Key, Preset, Shape, Value};
 pub use units::{ByteSize, parse_duration, show_duration};
 

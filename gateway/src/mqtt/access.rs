@@ -297,7 +297,10 @@ mod tests {
         check("anna", "no hash after the name");
         check(&format!(":{hash}"), "no name");
         check("anna:secret", "not a password hash in PHC format");
-        check(&hash.replace("argon2id", "argon2i").replacen('$', "anna:$", 1), "not an argon2id hash of at most 256 MiB");
+        check(
+            &hash.replace("argon2id", "argon2i").replacen('$', "anna:$", 1),
+            "not an argon2id hash of at most 256 MiB",
+        );
         check(&format!("anna:{hash}:pump"), "expected device=ID after the hash");
         check(&format!("anna:{hash}:device=a/b"), "not a device id");
         check(&format!("anna:{hash}:device=a:b"), "more fields than name, hash and device");

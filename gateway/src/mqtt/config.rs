@@ -70,12 +70,8 @@ const KEEP_ALIVE_MAX: Key = Key {
     help: "Longest keep alive. A longer one, or none, is shortened to it; MQTT 5 is told so. A silent client is closed after 1.5 times its keep alive (0x8D).",
 };
 
-const ADDRESS: Key = Key {
-    name: "address",
-    value: Value::Address,
-    default: Preset::Required,
-    help: "Where devices connect.",
-};
+const ADDRESS: Key =
+    Key { name: "address", value: Value::Address, default: Preset::Required, help: "Where devices connect." };
 const TLS: Key = Key {
     name: "tls",
     value: Value::Flag,
@@ -138,8 +134,7 @@ const LISTENER_SHAPE: Shape = Shape::list(
     "An address devices connect to. At least one is required.",
     &[ADDRESS, TLS, CERTIFICATE_FILE, KEY_FILE, RECEIVE_BUFFER, SEND_BUFFER],
 );
-const ACCESS_SHAPE: Shape =
-    Shape::table("access", "Who may connect.", &[ANONYMOUS, USERS_FILE]);
+const ACCESS_SHAPE: Shape = Shape::table("access", "Who may connect.", &[ANONYMOUS, USERS_FILE]);
 const TOPIC_SHAPE: Shape = Shape::list(
     "topic",
     "What devices may publish, tried in the order of the file. Without any: `devices/{device}/telemetry` and `devices/{device}/telemetry/{stream}`, both in lane telemetry.",
@@ -238,11 +233,8 @@ impl Config {
 
     pub(crate) fn read(section: &mut Section) -> Result<Self, ConfigError> {
         let limits = Limits::read(section)?;
-        let listeners: Vec<_> = section
-            .children(&LISTENER_SHAPE)?
-            .iter_mut()
-            .map(Listener::read)
-            .collect::<Result<_, _>>()?;
+        let listeners: Vec<_> =
+            section.children(&LISTENER_SHAPE)?.iter_mut().map(Listener::read).collect::<Result<_, _>>()?;
         if listeners.is_empty() {
             return Err(section.child(&LISTENER_SHAPE)?.missing(&ADDRESS));
         }

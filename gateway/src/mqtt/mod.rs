@@ -40,7 +40,7 @@ mod end;
 mod error;
 mod keep_alive;
 mod listener;
-pub(crate) mod metrics;
+mod metrics;
 mod open;
 mod registry;
 mod session;
@@ -57,6 +57,7 @@ use std::time::Duration;
 pub use access::{AccessError, hash_password};
 pub use config::{Access, Config, Limits, Listener, Topic};
 pub use error::Error;
+pub(crate) use metrics::METRICS;
 
 use crate::outbox::Appender;
 use crate::supervise::{Phase, Supervisor, TaskKind};

@@ -360,8 +360,11 @@ impl Registry {
         if let Some(device) = devices.get(id) {
             return Arc::clone(device);
         }
-        let device =
-            Arc::new(Device { id: id.into(), subscribed: AtomicUsize::new(0), subscriptions: Mutex::default() });
+        let device = Arc::new(Device {
+            id: id.into(),
+            subscribed: AtomicUsize::new(0),
+            subscriptions: Mutex::default(),
+        });
         devices.insert(id.into(), Arc::clone(&device));
         device
     }

@@ -109,7 +109,13 @@ impl Session {
     }
 
     /// Takes packets from `input` while there is room, at most `bytes_max` of entries.
-    pub(super) fn take(&mut self, place: Place<'_>, batch: &mut Batch, input: &[u8], bytes_max: usize) -> Taken {
+    pub(super) fn take(
+        &mut self,
+        place: Place<'_>,
+        batch: &mut Batch,
+        input: &[u8],
+        bytes_max: usize,
+    ) -> Taken {
         batch.received_ms = clock::unix_ms();
         let mut used = 0;
         loop {
@@ -119,7 +125,8 @@ impl Session {
                 Err(malformed) => Rest::End(End::Malformed(malformed)),
                 Ok(Split::Frame(frame)) => {
                     let bytes = batch.encoded.bytes();
-                    if bytes + entry_bytes_max(frame.bytes) > bytes_max || !self.has_room(place.shared, bytes) {
+                    if bytes + entry_bytes_max(frame.bytes) > bytes_max || !self.has_room(place.shared, bytes)
+                    {
                         Rest::Full
                     } else if let Err(end) = self.packet(place, batch, &frame) {
                         Rest::End(end)

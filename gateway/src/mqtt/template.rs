@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn every_level_can_be_captured() {
-        let expected = Matched { tenant: Some("t"), site: Some("s"), class: Some("c"), stream: Some("x"), ..NOTHING };
+        let expected =
+            Matched { tenant: Some("t"), site: Some("s"), class: Some("c"), stream: Some("x"), ..NOTHING };
         check(&["{tenant}/{site}/{class}/{device}/{stream}"], "t/s/c/d1/x", Verdict::Own(expected));
         check(&["{device}"], "d1", Verdict::Own(NOTHING));
         check(&["{device}"], "d2", Verdict::Foreign);
@@ -283,7 +284,9 @@ mod tests {
         for own in ["devices/d1/#", "devices/d1/+/x", "devices/d1/commands/+", "devices/d1"] {
             check(plain, own, true);
         }
-        for foreign in ["#", "devices/+/telemetry", "devices/#", "devices/d2/#", "devices/d11", "+/d1/#", "devices"] {
+        for foreign in
+            ["#", "devices/+/telemetry", "devices/#", "devices/d2/#", "devices/d11", "+/d1/#", "devices"]
+        {
             check(plain, foreign, false);
         }
         check("{tenant}/{device}/x", "acme/d1/#", true);

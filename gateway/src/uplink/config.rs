@@ -10,6 +10,12 @@ use super::tracker::TOPIC_LENGTH_MAX;
 use crate::azure::ConnectionString;
 use crate::config::{ByteSize, ConfigError, Key, Preset, Section, Shape, Value};
 
+const ENABLED: Key = Key {
+    name: "enabled",
+    value: Value::Flag,
+    default: Preset::Is("true"),
+    help: "Whether anything is sent. When `false` nothing else here is read, and everything stays in the outbox until its limit.",
+};
 const BOOTSTRAP_SERVERS: Key = Key {
     name: "bootstrap_servers",
     value: Value::Text { chars_max: 1024 },
@@ -132,6 +138,7 @@ impl Config {
         "uplink",
         "Where committed entries are sent: Azure Event Hubs, or any Kafka cluster.",
         &[
+            ENABLED,
             BOOTSTRAP_SERVERS,
             SECURITY,
             CONNECTION_STRING_FILE,
@@ -146,7 +153,11 @@ impl Config {
     )
     .with(&[ROUTE]);
 
-    pub(crate) fn read(section: &mut Section) -> Result<Self, ConfigError> {
+    /// `None` when the uplink is switched off.
+    pub(crate) fn read(section: &mut Section) -> Result<Option<Self>, ConfigError> {
+        if !section.flag(&ENABLED)? {
+            return Ok(None);
+        }
         let connection = read_connection(section)?;
         let topic = topic_name(section, &TOPIC)?;
         let linger = section.time(&LINGER)?;
@@ -161,7 +172,15 @@ impl Config {
             }
             routes.push(read_route(&mut route)?);
         }
-        Ok(Self { connection, topic, routes, linger, in_flight_max, in_flight_bytes_max, drain_timeout })
+        Ok(Some(Self {
+            connection,
+            topic,
+            routes,
+            linger,
+            in_flight_max,
+            in_flight_bytes_max,
+            drain_timeout,
+        }))
     }
 }
 

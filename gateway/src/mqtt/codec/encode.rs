@@ -137,7 +137,12 @@ pub(crate) struct Delivery<'a> {
 
 /// Appends a PUBLISH at QoS 0, or nothing if the packet would be larger than `bytes_max`.
 /// Returns whether it was appended.
-pub(crate) fn publish(out: &mut Vec<u8>, version: Version, delivery: &Delivery<'_>, bytes_max: usize) -> bool {
+pub(crate) fn publish(
+    out: &mut Vec<u8>,
+    version: Version,
+    delivery: &Delivery<'_>,
+    bytes_max: usize,
+) -> bool {
     let block = delivery.properties.block;
     let properties = if version == Version::V5 { varint_bytes(block.len()) + block.len() } else { 0 };
     let remaining = 2 + delivery.topic.len() + properties + delivery.payload.len();

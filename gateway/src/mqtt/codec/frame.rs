@@ -35,7 +35,9 @@ pub(crate) struct Frame<'a> {
 pub(crate) enum Split<'a> {
     Frame(Frame<'a>),
     /// Not yet a whole packet; its size once the header is complete.
-    Incomplete { bytes: Option<usize> },
+    Incomplete {
+        bytes: Option<usize>,
+    },
 }
 
 /// Looks at the front of `input`. The type, the flags and the size are judged as soon as the header

@@ -92,7 +92,8 @@ impl<'a> PublishProperties<'a> {
     pub(crate) fn of_will(block: &'a [u8]) -> Self {
         let mut found = Self::default();
         // An error cannot occur, and would leave out what follows it.
-        let _checked = properties::each(Reader::new(block), Allowed::WILL, &mut |property| found.keep(property));
+        let _checked =
+            properties::each(Reader::new(block), Allowed::WILL, &mut |property| found.keep(property));
         found.block = block;
         found
     }

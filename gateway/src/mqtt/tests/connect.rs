@@ -34,7 +34,10 @@ async fn connack_tells_what_is_and_is_not_offered() {
     client.send(&Connect { keep_alive: 0, properties: &[0x11, 0, 0, 0, 9], ..plain(5, "") }.bytes()).await;
     let connack = client.packet().await;
     let (head, properties) = connack.split_at(5);
-    assert_eq!(head, [0x20, u8::try_from(connack.len() - 2).unwrap(), 0, 0, u8::try_from(properties.len()).unwrap()]);
+    assert_eq!(
+        head,
+        [0x20, u8::try_from(connack.len() - 2).unwrap(), 0, 0, u8::try_from(properties.len()).unwrap()]
+    );
     let has = |property: &[u8]| properties.windows(property.len()).any(|window| window == property);
     assert!(has(&[0x11, 0, 0, 0, 0]), "session expiry 0");
     assert!(has(&[0x21, 0, 128]), "receive maximum");
@@ -80,9 +83,11 @@ async fn unknown_protocols_and_malformed_connects_are_answered_as_their_version_
     check(&gateway, &Connect { flags: 0x03, ..plain(4, "d") }.bytes(), &[]).await;
     check(&gateway, &Connect { flags: 0x03, ..plain(5, "d") }.bytes(), &refused(Version::V5, 0x81)).await;
     let twice = [0x22, 0, 1, 0x22, 0, 1];
-    check(&gateway, &Connect { properties: &twice, ..plain(5, "d") }.bytes(), &refused(Version::V5, 0x82)).await;
+    check(&gateway, &Connect { properties: &twice, ..plain(5, "d") }.bytes(), &refused(Version::V5, 0x82))
+        .await;
     let foreign = [0x01, 1];
-    check(&gateway, &Connect { properties: &foreign, ..plain(5, "d") }.bytes(), &refused(Version::V5, 0x82)).await;
+    check(&gateway, &Connect { properties: &foreign, ..plain(5, "d") }.bytes(), &refused(Version::V5, 0x82))
+        .await;
     // Anything but CONNECT, and a CONNECT that no client needs.
     for bytes in [&wire::PINGREQ[..], b"GET / HTTP/1.1\r\n", &[0x16, 3, 1], &[0x10, 0xff, 0xff, 0xff, 0x7f]] {
         check(&gateway, bytes, &[]).await;
@@ -112,7 +117,10 @@ async fn users_need_the_right_password_and_may_be_bound_to_a_device() {
     let mut config = open_config();
     config.access = Access { anonymous: false, users_file: Some(file) };
     let gateway = Gateway::with(&config);
-    for (version, wrong, anonymous) in [(4, refused(Version::V3, 4), refused(Version::V3, 5)), (5, refused(Version::V5, 0x86), refused(Version::V5, 0x87))] {
+    for (version, wrong, anonymous) in [
+        (4, refused(Version::V3, 4), refused(Version::V3, 5)),
+        (5, refused(Version::V5, 0x86), refused(Version::V5, 0x87)),
+    ] {
         check(&gateway, &with_user(version, "d", "anna", "wrong").bytes(), &wrong).await;
         check(&gateway, &with_user(version, "d", "nobody", "secret").bytes(), &wrong).await;
         check(&gateway, &wire::connect(version, "d"), &anonymous).await;
@@ -160,7 +168,8 @@ async fn a_will_that_cannot_be_honoured_is_refused() {
     let own = "devices/d/telemetry";
     check(&gateway, &with_will(5, "d", 0x20, own, b"x").bytes(), &refused(Version::V5, 0x9a)).await;
     check(&gateway, &with_will(5, "d", 0, "elsewhere", b"x").bytes(), &refused(Version::V5, 0x87)).await;
-    check(&gateway, &with_will(4, "d", 0, "devices/e/telemetry", b"x").bytes(), &refused(Version::V3, 5)).await;
+    check(&gateway, &with_will(4, "d", 0, "devices/e/telemetry", b"x").bytes(), &refused(Version::V3, 5))
+        .await;
     check(&gateway, &with_will(5, "d", 0, "a/+", b"x").bytes(), &refused(Version::V5, 0x90)).await;
 }
 

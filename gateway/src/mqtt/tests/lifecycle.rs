@@ -188,7 +188,8 @@ async fn a_client_that_takes_nothing_is_closed() {
     let mut client: Client<_> = gateway.client(4, "d").await;
     let pings = wire::PINGREQ.repeat(32_768);
     // It asks for answers and never reads them, until the gateway gives up.
-    let gives_up = async { while tokio::io::AsyncWriteExt::write_all(&mut client.socket, &pings).await.is_ok() {} };
+    let gives_up =
+        async { while tokio::io::AsyncWriteExt::write_all(&mut client.socket, &pings).await.is_ok() {} };
     soon(gives_up).await;
     gateway.connections(0).await;
 }

@@ -29,7 +29,8 @@ async fn acknowledgements_follow_the_order_of_publishes() {
         let gateway = Gateway::start();
         let mut client = gateway.client(version, "d").await;
         let ids: Vec<u16> = (1..=60).collect();
-        let sent: Vec<_> = ids.iter().map(|id| publish(version, u8::try_from(id % 3).unwrap(), *id)).collect();
+        let sent: Vec<_> =
+            ids.iter().map(|id| publish(version, u8::try_from(id % 3).unwrap(), *id)).collect();
         client.send(&sent.concat()).await;
         for id in &ids {
             match id % 3 {
@@ -49,7 +50,8 @@ async fn packets_may_arrive_in_any_pieces() {
     let gateway = Gateway::start();
     let mut client = gateway.client(5, "d").await;
     let large = wire::publish(5, 1, 2, TOPIC, &[b'x'; 200_000]);
-    let bytes = [publish(5, 1, 1), large, publish(5, 1, 3), wire::PINGREQ.to_vec(), publish(5, 2, 4)].concat();
+    let bytes =
+        [publish(5, 1, 1), large, publish(5, 1, 3), wire::PINGREQ.to_vec(), publish(5, 2, 4)].concat();
     for size in [1, 7, 1000, 65_536, bytes.len()] {
         let small = bytes.len() / size > 10_000;
         let sent = if small { &bytes[..publish(5, 1, 1).len()] } else { &bytes };

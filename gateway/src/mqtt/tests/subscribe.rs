@@ -1,9 +1,9 @@
 //! Subscriptions inside a device's own topics, and what they deliver.
 
 use super::super::Access;
+use super::super::hash_password;
 use super::gateway::{Gateway, open_config};
 use super::wire::{self, Connect, plain};
-use super::super::hash_password;
 
 const TOPIC: &str = "devices/d/telemetry";
 

@@ -1,0 +1,130 @@
+//! The answer of `/api/v1/status`.
+
+use serde::Serialize;
+
+use super::{Sources, health};
+use crate::supervise::clock;
+use crate::{mqtt, outbox, uplink};
+
+/// What the gateway is doing, at one moment. Fields are added, never renamed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    gateway: String,
+    version: &'static str,
+    /// Why devices should go elsewhere for now.
+    not_ready: Option<String>,
+    mqtt: Mqtt,
+    outbox: Outbox,
+    uplink: Option<Uplink>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Mqtt {
+    connections: usize,
+    clients: usize,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Outbox {
+    log: String,
+    epoch: u32,
+    queue_bytes: usize,
+    backlog_bytes: u64,
+    bytes_max: u64,
+    poisoned: Option<String>,
+    committer_realtime: bool,
+    lanes: Vec<LaneState>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct LaneState {
+    lane: &'static str,
+    next: u64,
+    low: u64,
+    backlog_messages: u64,
+    backlog_bytes: u64,
+    oldest_age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Uplink {
+    connected: bool,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    acked: u64,
+    rebuilds: u64,
+    held: Vec<Held>,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Held {
+    topic: String,
+    reason: String,
+}
+
+impl Status {
+    pub(super) fn of(sources: &Sources) -> Self {
+        Self {
+            gateway: sources.gateway.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            not_ready: health::not_ready(sources),
+            mqtt: sources.mqtt.status().into(),
+            outbox: sources.outbox.status().into(),
+            uplink: sources.uplink.as_ref().map(|uplink| uplink.status().into()),
+        }
+    }
+}
+
+impl From<mqtt::Status> for Mqtt {
+    fn from(status: mqtt::Status) -> Self {
+        Self { connections: status.connections, clients: status.clients }
+    }
+}
+
+impl From<outbox::Status> for Outbox {
+    fn from(status: outbox::Status) -> Self {
+        Self {
+            log: status.log.to_string(),
+            epoch: status.epoch.0,
+            queue_bytes: status.queue_bytes,
+            backlog_bytes: status.backlog_bytes,
+            bytes_max: status.bytes_max,
+            poisoned: status.poisoned,
+            committer_realtime: status.realtime,
+            lanes: status.lanes.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<outbox::LaneStatus> for LaneState {
+    fn from(status: outbox::LaneStatus) -> Self {
+        let age = |committed_ms: u64| {
+            let age_ms = clock::unix_ms().saturating_sub(committed_ms);
+            std::time::Duration::from_millis(age_ms).as_secs_f64()
+        };
+        Self {
+            lane: status.lane.name(),
+            next: status.next.0,
+            low: status.low.0,
+            backlog_messages: status.backlog_messages,
+            backlog_bytes: status.backlog_bytes,
+            oldest_age_seconds: status.oldest_ms.map(age),
+        }
+    }
+}
+
+impl From<uplink::Status> for Uplink {
+    fn from(status: uplink::Status) -> Self {
+        let held = status.held.into_iter().map(|held| Held { topic: held.topic, reason: held.reason });
+        Self {
+            connected: status.connected,
+            in_flight: status.in_flight,
+            in_flight_bytes: status.in_flight_bytes,
+            acked: status.acked,
+            rebuilds: status.rebuilds,
+            held: held.collect(),
+            last_error: status.last_error,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The wiring: builds each stage once, in the order of the data flow, and stops them in that order.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Settings;
+use crate::observe::{self, Metric, Renderer};
+use crate::supervise::{Phase, Supervisor, TaskKind, clock};
+use crate::{admin, mqtt, outbox, uplink};
+
+/// Every metric of the gateway, by stage.
+pub const METRICS: &[(&str, &[Metric])] =
+    &[("mqtt", mqtt::METRICS), ("outbox", outbox::METRICS), ("uplink", uplink::METRICS)];
+
+/// Where the gateway listens, told once every listener is bound.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Always true; lets a reader of mixed output recognise the line.
+    pub ready: bool,
+    /// The devices' listeners, in the order of the configuration.
+    pub mqtt: Vec<ReadyListener>,
+    /// Health and metrics.
+    pub health: SocketAddr,
+    /// The operators' API.
+    pub admin: SocketAddr,
+}
+
+/// One listener for devices.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadyListener {
+    /// The address, with the port that was taken.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// Why the gateway did not start, or ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime or the signal handlers could not be set up.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    /// The metrics recorder could not be installed.
+    #[error("cannot install metrics")]
+    Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The outbox could not be opened.
+    #[error("outbox")]
+    Outbox(#[from] outbox::OpenError),
+    /// The devices' listeners could not be set up.
+    #[error("mqtt")]
+    Mqtt(#[from] mqtt::Error),
+    /// The uplink could not be set up.
+    #[error("uplink")]
+    Uplink(#[from] uplink::StartError),
+    /// The operators' listeners could not be set up.
+    #[error("admin")]
+    Admin(#[from] admin::Error),
+    /// A task that the gateway cannot do without failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs the gateway until a signal asks it to stop; blocks.
+///
+/// `announce` is called once, when every listener is bound.
+///
+/// # Errors
+///
+/// When a stage cannot be set up, or fails for good while running.
+pub fn run(settings: Settings, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.gateway.workers)
+        .thread_name("device-worker")
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    let renderer = observe::install(METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied()))
+        .map_err(|error| Error::Metrics(error.into()))?;
+    let ended = runtime.block_on(serve(settings, renderer, announce));
+    // Whatever still runs has had its deadline; a stop never hangs on it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
+    let supervisor = Supervisor::new();
+    let mut stop = StopSignals::new().map_err(Error::Start)?;
+    let Settings { gateway, outbox, mqtt, uplink, admin, .. } = settings;
+
+    let consumers: Vec<_> = uplink.iter().flat_map(|_| uplink::consumers()).collect();
+    let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
+    let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
+    let uplink =
+        uplink.map(|uplink| uplink::Service::start(&uplink, gateway.id.clone(), &outbox, &supervisor));
+    let sources = admin::Sources {
+        gateway: gateway.id.clone(),
+        mqtt: mqtt.clone(),
+        outbox: outbox.clone(),
+        uplink: uplink.transpose()?,
+        metrics: renderer,
+        shutdown: supervisor.shutdown(),
+    };
+    let operators = admin::Service::bind(&admin, sources).await?;
+    let (health, admin) = operators.addresses().map_err(Error::Start)?;
+    operators.start(&supervisor);
+    supervisor.spawn(TaskKind::Mqtt, devices.run());
+
+    tracing::info!(gateway = %gateway.id, log = %outbox.log(), epoch = %outbox.epoch(), "ready");
+    announce(&Ready { ready: true, mqtt: listeners(&mqtt), health, admin });
+
+    let failure = tokio::select! {
+        () = stop.asked() => None,
+        reason = supervisor.failed() => Some(reason),
+    };
+    shut_down(&supervisor, &outbox, gateway.grace).await;
+    failure.map_or(Ok(()), |reason| Err(Error::Failed(reason)))
+}
+
+fn listeners(mqtt: &mqtt::Handle) -> Vec<ReadyListener> {
+    let addresses = mqtt.addresses().iter();
+    addresses.map(|listener| ReadyListener { address: listener.address, tls: listener.tls }).collect()
+}
+
+/// Walks through the phases, giving each its share of the grace.
+async fn shut_down(supervisor: &Supervisor, outbox: &outbox::Handle, grace: Duration) {
+    let started = clock::now();
+    tracing::info!(grace_seconds = grace.as_secs(), "stopping");
+    supervisor.enter(Phase::StopAccepting);
+    within(grace / 10, "listeners", supervisor.idle(TaskKind::Listener)).await;
+    supervisor.enter(Phase::FinishPublishes);
+    within(grace / 3, "connections", supervisor.idle(TaskKind::Connection)).await;
+    supervisor.enter(Phase::DrainUplink);
+    outbox.wake();
+    within(grace / 2, "uplink", supervisor.idle(TaskKind::Uplink)).await;
+    close_outbox(outbox, started + grace).await;
+    supervisor.enter(Phase::Close);
+    within(Duration::from_secs(1), "admin", supervisor.idle(TaskKind::Admin)).await;
+    tracing::info!(seconds = (clock::now() - started).as_secs_f64(), "stopped");
+}
+
+/// Closing syncs to disk, so it stays off the workers.
+async fn close_outbox(outbox: &outbox::Handle, deadline: Instant) {
+    let outbox = outbox.clone();
+    let closed = tokio::task::spawn_blocking(move || outbox.close(deadline)).await;
+    if !matches!(closed, Ok(true)) {
+        tracing::warn!("the outbox did not close in its share of the grace; the next start recovers it");
+    }
+}
+
+async fn within(limit: Duration, what: &'static str, end: impl Future<Output = ()>) {
+    if tokio::time::timeout(limit, end).await.is_err() {
+        tracing::warn!(what, limit_ms = limit.as_millis(), "did not end in its share of the grace");
+    }
+}
+
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the configuration, and not the world, has to change.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::Mqtt(error) => !matches!(error, mqtt::Error::Listen { .. }),
+            Self::Uplink(error) => matches!(error, uplink::StartError::Client(_)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Promises across stages, shown on the real binary with real clients.
+
+mod client;
+mod command_line;
+mod crash_recovery;
+mod hub;
+mod real_clients;
+mod shutdown;

@@ -1,0 +1,59 @@
+//! The references in `docs/` say what the code says.
+
+use std::fs;
+use std::path::Path;
+
+use penstock::{app, config, observe};
+
+/// Compares `docs/NAME` with what the code generates, or writes it when asked to.
+fn check(name: &str, generated: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    if std::env::var_os("PENSTOCK_UPDATE_DOCS").is_some() {
+        fs::write(&file, generated).expect("the reference can be written");
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == generated, "docs/{name} is out of date: run with PENSTOCK_UPDATE_DOCS=1");
+}
+
+#[test]
+fn configuration_reference_matches_the_code() {
+    check("configuration.md", &config::reference(&config::Settings::SHAPE));
+}
+
+#[test]
+fn metrics_reference_matches_the_code() {
+    check("metrics.md", &observe::reference(app::METRICS));
+}
+
+#[test]
+fn metric_names_follow_the_rules() {
+    for (stage, metrics) in app::METRICS {
+        for metric in *metrics {
+            let name = metric.name;
+            assert!(name.starts_with(&format!("penstock_{stage}_")), "{name} is not of {stage}");
+            assert_eq!(name.ends_with("_total"), metric.kind == observe::Kind::Counter, "{name}");
+            assert!(metric.help.ends_with('.'), "{name}: the help is a sentence");
+        }
+    }
+}
+
+#[test]
+fn every_example_configuration_is_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let secrets = tempfile::tempdir().expect("a temporary folder");
+    let connection = secrets.path().join("event-hubs.connection");
+    let text =
+        "Endpoint=sb://contoso.servicebus.windows.net/;SharedAccessKeyName=send;SharedAccessKey=bm90LWEta2V5";
+    fs::write(&connection, text).expect("written");
+    let variable = "PENSTOCK__UPLINK__CONNECTION_STRING_FILE".to_owned();
+    let environment = [(variable, connection.display().to_string())];
+    let mut examples = 0;
+    for entry in fs::read_dir(folder).expect("deploy/ exists").flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "toml") {
+            let settings = config::Settings::load(&entry.path(), environment.iter().cloned());
+            assert!(settings.is_ok(), "{}", settings.expect_err("refused"));
+            examples += 1;
+        }
+    }
+    assert!(examples > 0, "deploy/ holds an example");
+}
