@@ -1,7 +1,7 @@
 //! The command line of cloud-sim.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,7 +92,8 @@ impl Run {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
     let Command::Run(run) = Arguments::parse().command;
     // Taken before anyone is told that we are ready, so that an early signal ends us cleanly too.
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;

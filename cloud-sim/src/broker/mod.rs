@@ -61,7 +61,7 @@ impl Broker {
         })
     }
 
-    /// A number for an idempotent producer, never given out before.
+    /// A number for an idempotent producer, never given out before by this process.
     pub(crate) fn new_producer_id(&self) -> i64 {
         self.next_producer_id.fetch_add(1, Ordering::Relaxed)
     }

@@ -1,0 +1,67 @@
+//! The program: its ready line, its signals, its refusals.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::raw::{Batch, Raw};
+
+/// A running program that is killed if a test ends early.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloud-sim"));
+    command.args(["run", "--topic", "t:1", "--data"]).arg(data).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn start(data: &Path) -> (Program, Value) {
+    let mut child = command(data).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (Program(child), serde_json::from_str(&line).unwrap())
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_cleanly_and_kill_loses_nothing() {
+    let data = TempDir::new().unwrap();
+    for (round, signal) in [(0, "-TERM"), (1, "-INT"), (2, "-KILL"), (3, "-TERM")] {
+        let (mut program, ready) = start(data.path());
+        assert_eq!(ready["ready"], true);
+        assert_eq!(ready["kafka_tls"], Value::Null);
+        let mut client = Raw::connect(ready["kafka"].as_str().unwrap().parse().unwrap());
+        assert_eq!(client.produce(Batch::PLAIN).unwrap().offset, round);
+        let id = program.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert_eq!(program.0.wait().unwrap().success(), signal != "-KILL", "{signal}");
+    }
+}
+
+#[test]
+fn one_process_owns_a_directory() {
+    let data = TempDir::new().unwrap();
+    let (_program, _ready) = start(data.path());
+    let second = command(data.path()).output().unwrap();
+    assert!(!second.status.success());
+    let error = String::from_utf8(second.stderr).unwrap();
+    assert!(error.contains("in use by another cloud-sim"), "{error}");
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let data = TempDir::new().unwrap();
+    let refused = command(data.path()).args(["--topic", "t:0"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("0 partitions are not possible"), "{error}");
+}
