@@ -264,14 +264,27 @@ impl Gateway {
     /// # Errors
     /// When it does not answer.
     pub fn health(&self, path: &str) -> Result<Option<String>, ureq::Error> {
+        get(&self.ready.health, path)
+    }
+
+    /// The answer of the admin listener to `path`, for example `/api/v1/status`; `None` for an error
+    /// status.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn admin(&self, path: &str) -> Result<Option<String>, ureq::Error> {
+        get(&self.config.addresses.admin, path)
+    }
+}
+
+fn get(address: &str, path: &str) -> Result<Option<String>, ureq::Error> {
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
         let agent: ureq::Agent = config.into();
-        match agent.get(format!("http://{}{path}", self.ready.health)).call() {
+        match agent.get(format!("http://{address}{path}")).call() {
             Ok(mut answer) => answer.body_mut().read_to_string().map(Some),
             Err(ureq::Error::StatusCode(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
 }
 
 fn launch(program: &Path, directory: &Path, config: &Config) -> Result<(Process, Ready), ProcessError> {

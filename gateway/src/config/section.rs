@@ -44,7 +44,9 @@ impl Section {
             }
         }
         if !section.path.is_empty() {
-            section.note(format!("\n[{}]", section.path));
+            let (open, close) = if shape.repeated { ("[[", "]]") } else { ("[", "]") };
+            let path = section.path.split('[').next().unwrap_or_default();
+            section.note(format!("\n{open}{path}{close}"));
         }
         Ok(section)
     }

@@ -36,7 +36,8 @@ topic = "telemetry"
 fn what_is_in_force_can_be_fed_back() {
     let (code, effective, complaint) = check_config(GOOD);
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
-    assert!(effective.contains("bytes_max = \"64GiB\""), "defaults are shown: {effective}");
+    assert!(effective.contains("commit_floor = \"1ms\""), "defaults are shown: {effective}");
+    assert_eq!(check_config(&effective), (Some(0), effective.clone(), String::new()));
 }
 
 #[test]

@@ -70,6 +70,21 @@ pub(crate) fn missing(cloud: &Cloud, device: &str, last: u16) -> Vec<u16> {
     }
 }
 
+/// Asks until there is an answer.
+///
+/// # Panics
+///
+/// When the time is up; `what` says what was waited for.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = now() + ARRIVAL_TIMEOUT;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(now() < deadline, "waited in vain for {what}");
+    }
+}
+
 /// Runs `penstock verify` on the topic; returns whether it passed, and what it said.
 pub(crate) fn verify(cloud: &Cloud) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_penstock"))

@@ -1,8 +1,10 @@
 //! Promises across stages, shown on the real binary with real clients.
 
 mod client;
+mod cloud_faults;
 mod command_line;
 mod crash_recovery;
 mod hub;
 mod real_clients;
+mod secured_uplink;
 mod shutdown;
