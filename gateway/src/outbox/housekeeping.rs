@@ -18,9 +18,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// Deleting files writes to the database's manifest: not at every tick.
 const TICKS_PER_RECLAIM: u64 = 5;
 
+/// A lane that begins at its first position was never trimmed.
+const NOTHING: [Seq; Lane::COUNT] = [Seq(1); Lane::COUNT];
+
 /// Works until the committer has ended.
 pub(super) fn run(shared: &Shared) {
-    let mut reclaimed = [Seq::ZERO; Lane::COUNT];
+    let mut reclaimed = NOTHING;
     for tick in 1_u64.. {
         let Some(until) = clock::now().checked_add(TICK) else { return };
         let ended = shared.ended.wait(until);
@@ -33,6 +36,14 @@ pub(super) fn run(shared: &Shared) {
         }
         note_oldest(shared);
     }
+}
+
+/// Everything a tick may do, for tests that do not wait for one.
+#[cfg(test)]
+pub(super) fn everything(shared: &Shared) {
+    sync_sidecar(shared);
+    reclaim(shared, &mut NOTHING.clone());
+    note_oldest(shared);
 }
 
 fn sync_sidecar(shared: &Shared) {

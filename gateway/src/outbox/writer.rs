@@ -115,7 +115,6 @@ impl Writer {
                 Work::Closed => break,
             };
             if let Err(error) = result {
-                self.fail_arena();
                 self.recover(&error);
             }
         }
@@ -371,6 +370,8 @@ impl Writer {
         self.shared.metrics.poisoned_now.set(1.0);
         *self.shared.poisoned.lock() = Some(error.to_string());
         self.shared.gate.set_state(State::Poisoned);
+        // The group that failed, then what was submitted since.
+        self.fail_arena();
         self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
         self.fail_arena();
         drop(self.shared.store.write().take());

@@ -1,6 +1,6 @@
 //! Reading, confirming, trimming.
 
-use super::super::{Error, SegmentError};
+use super::super::{Error, SegmentError, housekeeping};
 use super::*;
 
 #[test]
@@ -127,6 +127,26 @@ fn trim_stops_at_the_slowest_consumer_and_at_segments() {
     assert_eq!(memory.firsts(Lane::Telemetry), [5, 7], "nothing that `slow` needs went");
     assert_eq!(memory.firsts(Lane::Dead), [1, 2, 3, 4], "a lane without consumers is not trimmed");
     assert_eq!(memory.broken_rules(), Vec::<String>::new());
+}
+
+#[test]
+fn files_go_only_below_a_durable_trim() {
+    let running = Running::with(|config| config.tail_cache_bytes = 0);
+    let mut consumer = running.consumer(Lane::Telemetry);
+    for round in 1..=20 {
+        running.append(Lane::Telemetry, &["x"]).unwrap();
+        housekeeping::everything(running.outbox.shared());
+        assert!(running.outbox.status().lanes[Lane::Telemetry.index()].oldest_ms.is_some());
+        read(&mut consumer);
+        consumer.commit(Seq(round + 1), Vec::new());
+        housekeeping::everything(running.outbox.shared());
+    }
+    running.memory.wait_firsts(Lane::Telemetry, &[]);
+    wait_until(&running.outbox, "the backlog", || running.outbox.status().backlog_bytes == 0);
+    housekeeping::everything(running.outbox.shared());
+    assert_eq!(running.memory.reclaimed(Lane::Telemetry), Seq(21));
+    assert_eq!(running.outbox.status().lanes[Lane::Telemetry.index()].oldest_ms, None);
+    running.close();
 }
 
 #[test]

@@ -109,6 +109,11 @@ impl Memory {
         }
     }
 
+    /// Below this position the files of `lane` were deleted.
+    pub(super) fn reclaimed(&self, lane: Lane) -> Seq {
+        self.0.0.lock().reclaimed[lane.index()]
+    }
+
     /// What the outbox did that it must not do.
     pub(super) fn broken_rules(&self) -> Vec<String> {
         self.0.0.lock().broken_rules.clone()

@@ -1,6 +1,12 @@
 //! A write that fails: nothing of it is acknowledged, and the outbox comes back by itself.
 
-use super::super::Refused;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::keys::MetaKey;
+use super::super::store::{Change, Store, Visit};
+use super::super::{Refused, StoreError, StoreErrorKind};
 use super::memory::Fault;
 use super::*;
 
@@ -114,4 +120,71 @@ fn progress_is_not_forgotten_by_a_failure() {
     drop(consumer);
     let running = running.restarted();
     assert_eq!(running.consumer(Lane::Telemetry).progress(), (Seq(2), b"kept".as_slice()));
+}
+
+/// RocksDB whose next synced write reaches its log and then fails, as a failed sync does.
+#[derive(Debug, Clone, Default)]
+struct FailingSync(Arc<AtomicBool>);
+
+#[derive(Debug)]
+struct FailingSyncStore {
+    rocks: Box<dyn Store>,
+    fail: FailingSync,
+}
+
+impl Engine for FailingSync {
+    fn exists(&self, path: &Path) -> bool {
+        RocksEngine.exists(path)
+    }
+
+    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        RocksEngine.logs(path)
+    }
+
+    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(FailingSyncStore { rocks: RocksEngine.open(path, create)?, fail: self.clone() }))
+    }
+}
+
+impl Store for FailingSyncStore {
+    fn write(&self, changes: &[Change<'_>], sync: bool) -> Result<(), StoreError> {
+        let fail = sync && self.fail.0.swap(false, Ordering::AcqRel);
+        self.rocks.write(changes, sync && !fail)?;
+        let message = "injected: the sync failed".to_owned();
+        if fail { Err(StoreError { kind: StoreErrorKind::Other, message }) } else { Ok(()) }
+    }
+
+    fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.rocks.meta(key)
+    }
+
+    fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.rocks.scan(lane, from, below, visit)
+    }
+
+    fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.rocks.scan_back(lane, from, visit)
+    }
+
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        self.rocks.reclaim(lane, below)
+    }
+}
+
+#[test]
+fn rocksdb_is_opened_again_in_process_after_a_failed_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = FailingSync::default();
+    let outbox = open_with(Box::new(engine.clone()), config(directory.path())).unwrap();
+    append(&outbox, &Arc::default(), Lane::Telemetry, &["a"]).unwrap();
+    engine.0.store(true, Ordering::Release);
+    assert_eq!(append(&outbox, &Arc::default(), Lane::Telemetry, &["b"]), Err(CommitFailed));
+    wait_until(&outbox, "the outbox to come back", || outbox.appender().reserve(Lane::Telemetry, 1).is_ok());
+    append(&outbox, &Arc::default(), Lane::Telemetry, &["c"]).unwrap();
+    assert_eq!(outbox.epoch().0, 2);
+    let mut consumer = outbox.consumer("uplink", Lane::Telemetry).unwrap();
+    let all = read(&mut consumer);
+    assert_eq!(all, expected(1, &["a", "b", "c"]), "the log had it, so it is there");
+    assert!(!directory.path().join("wal-aside").exists());
+    close(&outbox);
 }
