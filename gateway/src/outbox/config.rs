@@ -14,7 +14,7 @@ const DIRECTORY: Key = Key {
 const BYTES_MAX: Key = Key {
     name: "bytes_max",
     value: Value::Bytes { min: 16 * ByteSize::MIB, max: 16 * ByteSize::TIB },
-    default: Preset::Is("4GiB"),
+    default: Preset::Is("16GiB"),
     help: "Most bytes of unconfirmed messages. At the limit devices get no acknowledgement and are not read; the last \
            5 % are kept for alerts and status. The disk needs about 512 MiB more.",
 };
@@ -139,7 +139,7 @@ impl Config {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            bytes_max: 4 * ByteSize::GIB,
+            bytes_max: 16 * ByteSize::GIB,
             queue_bytes_max: 16 << 20,
             commit_floor: Duration::from_millis(1),
             segment_bytes_max: 1 << 20,

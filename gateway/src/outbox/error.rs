@@ -10,7 +10,7 @@ use super::segment::SegmentError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory holds something else.
-    #[error("{directory}: is not an outbox directory: found {found:?}")]
+    #[error("{directory}: holds files but is not an outbox: found {found:?}")]
     NotAnOutbox {
         /// The directory given.
         directory: PathBuf,
@@ -18,14 +18,14 @@ pub enum OpenError {
         found: String,
     },
     /// Another process, or another outbox of this one, has it open.
-    #[error("{directory}: is in use by another process")]
+    #[error("{directory}: is locked by another process")]
     Locked {
         /// The directory given.
         directory: PathBuf,
     },
     /// Written by a version whose format this one cannot read.
     #[error(
-        "{directory}: written in format {written} that needs a reader of version {needed}, this is version {ours}"
+        "{directory}: was written by a newer version: format {written} needs a reader of version {needed}, this is {ours}"
     )]
     Newer {
         /// The directory given.
@@ -77,8 +77,9 @@ pub enum OpenError {
     },
     /// Entries that were acknowledged are not there.
     #[error(
-        "{directory}: acknowledged entries of lane {lane} are missing: the next position should be at least \
-         {expected}, found {found}; the write-ahead log from before this start is kept in {aside}"
+        "{directory}: the log ends before the sidecar's mark: acknowledged entries of lane {lane} are missing, \
+         the next position should be at least {expected}, found {found}; the write-ahead log from before this \
+         start is kept in {aside}"
     )]
     Missing {
         /// The directory given.
