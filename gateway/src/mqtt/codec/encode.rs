@@ -119,10 +119,11 @@ pub(crate) fn pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xd0, 0]);
 }
 
-/// Appends a DISCONNECT; with 3.1.1 a server just closes.
+/// Appends a DISCONNECT; with 3.1.1 a server just closes. The empty properties could be left out, but
+/// rumqttc does not read it then.
 pub(crate) fn disconnect(out: &mut Vec<u8>, version: Version, reason: Reason) {
     if version == Version::V5 {
-        out.extend_from_slice(&[0xe0, 1, reason.code()]);
+        out.extend_from_slice(&[0xe0, 2, reason.code(), 0]);
     }
 }
 

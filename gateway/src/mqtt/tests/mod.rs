@@ -1,5 +1,6 @@
 //! The stage from the outside: sockets on one end, the outbox on the other.
 
+mod client;
 mod connect;
 mod gateway;
 mod lifecycle;

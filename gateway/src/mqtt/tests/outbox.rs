@@ -70,6 +70,20 @@ impl Outbox {
         *self.full.lock() = room;
     }
 
+    /// Waits until so many publishes are stored, and returns their payloads.
+    pub(super) async fn stored(&self, count: usize) -> Vec<String> {
+        let stored = async {
+            loop {
+                let payloads = self.payloads();
+                if payloads.len() >= count {
+                    return payloads;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        super::gateway::soon(stored).await
+    }
+
     /// The payloads stored in lane telemetry, in order.
     pub(super) fn payloads(&self) -> Vec<String> {
         let mut payloads = Vec::new();

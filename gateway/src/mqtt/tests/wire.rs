@@ -132,7 +132,7 @@ pub(super) fn unsubscribe(version: u8, id: u16, filters: &[&str]) -> Vec<u8> {
 
 /// A DISCONNECT of the server: MQTT 5 only.
 pub(super) fn disconnect(reason: u8) -> Vec<u8> {
-    vec![0xe0, 1, reason]
+    vec![0xe0, 2, reason, 0]
 }
 
 /// The size of the packet at the front of `bytes`, if its header is whole.
