@@ -97,8 +97,11 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Shard {
     clients: Mutex<HashSet<ByClient>>,
-    devices: Mutex<HashMap<Box<str>, Arc<Device>>>,
+    devices: Mutex<Devices>,
 }
+
+/// Each device with the number of its connections.
+type Devices = HashMap<Box<str>, (Arc<Device>, usize)>;
 
 #[derive(Debug)]
 struct ByClient(Arc<Link>);
@@ -254,7 +257,7 @@ impl Registry {
         (link, older.map(|ByClient(older)| older))
     }
 
-    /// Takes a connection out, with its subscriptions. Calling it again changes nothing.
+    /// Takes a connection out, with its subscriptions; once per connection.
     pub(super) fn leave(&self, link: &Arc<Link>) {
         let shard = self.shard(&link.client);
         {
@@ -355,26 +358,27 @@ impl Registry {
         count
     }
 
+    /// The device of one more connection.
     fn device(&self, id: &str) -> Arc<Device> {
         let mut devices = self.shard(id).devices.lock();
-        if let Some(device) = devices.get(id) {
+        if let Some((device, links)) = devices.get_mut(id) {
+            *links += 1;
             return Arc::clone(device);
         }
-        let device = Arc::new(Device {
-            id: id.into(),
-            subscribed: AtomicUsize::new(0),
-            subscriptions: Mutex::default(),
-        });
-        devices.insert(id.into(), Arc::clone(&device));
+        let (subscribed, subscriptions) = (AtomicUsize::new(0), Mutex::default());
+        let device = Arc::new(Device { id: id.into(), subscribed, subscriptions });
+        devices.insert(id.into(), (Arc::clone(&device), 1));
         device
     }
 
-    /// Drops a device whose last connection is the caller's.
-    fn forget(&self, device: &Arc<Device>) {
+    /// One connection of a device is gone.
+    fn forget(&self, device: &Device) {
         let mut devices = self.shard(&device.id).devices.lock();
-        // New references are taken under this lock only: here they are the map's and the link's.
-        if Arc::strong_count(device) <= 2 {
-            devices.remove(&device.id);
+        if let Some((_, links)) = devices.get_mut(&device.id) {
+            *links -= 1;
+            if *links == 0 {
+                devices.remove(&device.id);
+            }
         }
     }
 
@@ -404,5 +408,55 @@ impl Eq for ByClient {}
 impl Hash for ByClient {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (*self.0.client).hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: SubscriptionOptions = SubscriptionOptions { no_local: false, retain_as_published: false };
+
+    #[test]
+    fn nothing_is_left_when_everybody_left() {
+        let registry = Registry::new(1024);
+        let (one, older) = registry.enter("a", "d", Version::V3, 1024);
+        assert!(older.is_none());
+        let (two, older) = registry.enter("a", "d", Version::V3, 1024);
+        assert!(older.is_some_and(|older| Arc::ptr_eq(&older, &one)) && one.is_raised(Signal::TakenOver));
+        let (three, _) = registry.enter("b", "d", Version::V5, 1024);
+        assert!(Registry::subscribe(&one, "devices/d/#", OPTIONS, 1));
+        assert!(Registry::subscribe(&three, "devices/d/#", OPTIONS, 1));
+        assert!(!Registry::subscribe(&three, "devices/d/x", OPTIONS, 1));
+        assert_eq!(registry.len(), 2);
+        registry.leave(&one);
+        assert!(registry.contains("a"), "the older connection does not take the newer one out");
+        assert!(two.device().is_subscribed());
+        registry.leave(&three);
+        assert!(!two.device().is_subscribed());
+        registry.leave(&two);
+        assert_eq!(registry.len(), 0);
+        assert!(registry.shards.iter().all(|shard| shard.devices.lock().is_empty()));
+    }
+
+    #[test]
+    fn a_full_queue_and_a_small_client_drop_deliveries() {
+        let registry = Registry::new(100);
+        let (link, _) = registry.enter("a", "d", Version::V3, 60);
+        assert!(Registry::subscribe(&link, "#", OPTIONS, 1));
+        let deliver = |bytes: usize| {
+            registry.deliver(&link, "t", false, &PublishProperties::default(), &vec![0; bytes])
+        };
+        let queued = Delivered { queued: 1, dropped: 0 };
+        let dropped = Delivered { queued: 0, dropped: 1 };
+        assert_eq!(deliver(56), dropped, "61 bytes are too large for the client");
+        assert_eq!(deliver(55), queued);
+        assert_eq!(deliver(55), dropped, "120 bytes do not fit the queue");
+        assert_eq!(deliver(30), queued);
+        assert!(link.is_raised(Signal::Delivery));
+        let mut out = Vec::new();
+        link.take_deliveries(&mut out);
+        assert_eq!(out.len(), 60 + 35);
+        assert_eq!(deliver(55), queued);
     }
 }

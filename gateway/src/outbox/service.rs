@@ -237,6 +237,14 @@ impl Handle {
         self.0.ended.wait(deadline)
     }
 
+    /// Fails what was submitted and is not being committed yet, as a failed write does.
+    #[cfg(test)]
+    pub(crate) fn fail_waiting(&self) {
+        let mut waiting = super::arena::Arena::default();
+        self.0.queue.set_mode(super::arena::Mode::Poisoned, &mut waiting);
+        waiting.submissions().for_each(|submission| submission.done.fail());
+    }
+
     #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0

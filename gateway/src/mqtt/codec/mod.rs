@@ -56,6 +56,7 @@ pub(crate) enum Version {
 }
 
 /// Quality of service of a publish.
+#[expect(clippy::enum_variant_names, reason = "these are the specification's words")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Qos {

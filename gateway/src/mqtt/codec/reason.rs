@@ -7,9 +7,7 @@ use super::malformed::Malformed;
 #[repr(u8)]
 pub(crate) enum Reason {
     Success = 0x00,
-    DisconnectWithWill = 0x04,
     NoSubscriptionExisted = 0x11,
-    Unspecified = 0x80,
     MalformedPacket = 0x81,
     ProtocolError = 0x82,
     Implementation = 0x83,
@@ -24,7 +22,6 @@ pub(crate) enum Reason {
     SessionTakenOver = 0x8E,
     TopicFilterInvalid = 0x8F,
     TopicNameInvalid = 0x90,
-    PacketIdInUse = 0x91,
     PacketIdNotFound = 0x92,
     ReceiveMaximumExceeded = 0x93,
     TopicAliasInvalid = 0x94,

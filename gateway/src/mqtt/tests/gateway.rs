@@ -97,6 +97,18 @@ impl Gateway {
         .await;
     }
 
+    /// Waits until the keep-alive clock has ticked so often.
+    pub(super) async fn ticks(&self, count: u32) {
+        let clock = &self.handle.shared.clock;
+        let end = clock.now() + count;
+        soon(async {
+            while clock.now() < end {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
     pub(super) async fn stop(&self) {
         self.supervisor.enter(Phase::FinishPublishes);
         soon(self.supervisor.idle(TaskKind::Connection)).await;

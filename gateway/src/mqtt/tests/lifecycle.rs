@@ -13,7 +13,7 @@ async fn a_take_over_waits_for_what_the_old_connection_submitted() {
     for (version, farewell) in [(4, None), (5, Some(wire::disconnect(0x8e)))] {
         let gateway = Gateway::start();
         let mut old = gateway.client(version, "d").await;
-        gateway.outbox.hold();
+        gateway.outbox.hold().await;
         old.send(&wire::publish(version, 1, 1, TOPIC, b"old")).await;
         old.expect_silence().await;
         let mut new = gateway.raw().await;
@@ -69,17 +69,13 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
         assert_eq!(client.packet().await[3], 0);
         for _ in 0..40 {
             client.expect_silence().await;
-            gateway_tick().await;
+            gateway.ticks(1).await;
         }
         // 40 ticks went by, and PINGREQ kept the connection open. Now it is silent.
         let farewell: Vec<&[u8]> = farewell.as_deref().into_iter().collect();
         client.expect_end(&farewell).await;
         gateway.connections(0).await;
     }
-}
-
-async fn gateway_tick() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 #[tokio::test]
@@ -90,8 +86,8 @@ async fn keep_alive_rests_while_the_socket_is_not_read() {
     assert_eq!(client.packet().await[3], 0);
     gateway.outbox.set_full(true);
     client.send(&wire::publish(5, 1, 1, TOPIC, b"x")).await;
-    let withheld = tokio::time::timeout(Duration::from_millis(300), client.packet_or_end()).await;
-    assert!(withheld.is_err(), "60 ticks of silence that are not the client's fault");
+    // Silence that is not the client's fault.
+    gateway.ticks(60).await;
     gateway.outbox.set_full(false);
     client.expect(&[&wire::puback(1)]).await;
 }
@@ -102,7 +98,7 @@ async fn shutdown_acknowledges_what_was_submitted_and_then_closes() {
     let mut v3 = gateway.client(4, "a").await;
     let mut v5 = gateway.client(5, "d").await;
     let mut unheard = gateway.raw().await;
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     v5.send(&wire::publish(5, 1, 1, TOPIC, b"x")).await;
     v5.expect_silence().await;
     gateway.supervisor.enter(Phase::StopAccepting);
@@ -126,7 +122,7 @@ async fn shutdown_acknowledges_what_was_submitted_and_then_closes() {
 async fn shutdown_does_not_wait_for_ever_for_a_commit() {
     let gateway = Gateway::with_tick(&open_config(), Duration::from_millis(10));
     let mut client = gateway.client(5, "d").await;
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     client.send(&wire::publish(5, 1, 1, TOPIC, b"x")).await;
     client.expect_silence().await;
     gateway.supervisor.enter(Phase::FinishPublishes);

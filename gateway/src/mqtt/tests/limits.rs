@@ -49,7 +49,7 @@ async fn a_client_that_does_not_connect_in_time_is_closed() {
 #[tokio::test]
 async fn mqtt_5_is_cut_off_above_receive_maximum_and_3_1_1_is_read_no_further() {
     let gateway = Gateway::with_limits(|limits| limits.inflight_max = 3);
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     let publishes = |version, count: u16| -> Vec<u8> {
         (1..=count).flat_map(|id| wire::publish(version, 1, id, TOPIC, b"x")).collect()
     };
@@ -62,7 +62,7 @@ async fn mqtt_5_is_cut_off_above_receive_maximum_and_3_1_1_is_read_no_further() 
     v5.expect_end(&[&acks[0], &acks[1], &acks[2], &wire::disconnect(0x93)]).await;
     assert_eq!(gateway.outbox.payloads().len(), 3);
 
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     let mut v3 = gateway.client(4, "d").await;
     v3.send(&[publishes(4, 10), wire::PINGREQ.to_vec()].concat()).await;
     let silent = tokio::time::timeout(Duration::from_millis(100), v3.packet()).await;
@@ -104,7 +104,7 @@ async fn open_qos_2_exchanges_count_against_the_window_until_pubcomp() {
 #[tokio::test]
 async fn bytes_in_flight_stop_reading() {
     let gateway = Gateway::with_limits(|limits| limits.inflight_bytes_max = 16 << 10);
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     let mut client = gateway.client(5, "d").await;
     let large = |id| wire::publish(5, 1, id, TOPIC, &[b'x'; 10_000]);
     client.send(&[large(1), wire::PINGREQ.to_vec()].concat()).await;

@@ -53,9 +53,16 @@ impl Outbox {
         &self.handle
     }
 
-    /// Nothing is committed from here on.
-    pub(super) fn hold(&self) {
+    /// Nothing that is submitted from here on is committed.
+    pub(super) async fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
+        // A commit that is under way would take it along.
+        let quiet = async {
+            while self.handle.status().queue_bytes > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        super::gateway::soon(quiet).await;
     }
 
     pub(super) fn let_go(&self) {

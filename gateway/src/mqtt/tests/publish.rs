@@ -14,7 +14,7 @@ async fn puback_waits_for_commit() {
     for version in [4, 5] {
         let gateway = Gateway::start();
         let mut client = gateway.client(version, "d").await;
-        gateway.outbox.hold();
+        gateway.outbox.hold().await;
         client.send(&[publish(version, 1, 1), publish(version, 2, 2)].concat()).await;
         client.expect_silence().await;
         gateway.outbox.let_go();
@@ -81,7 +81,7 @@ async fn a_qos_2_publish_is_stored_once_however_often_it_is_repeated() {
         let gateway = Gateway::start();
         let mut client = gateway.client(version, "d").await;
         let again = wire::publish_with(version, 0x0c, 7, TOPIC, &[], b"7");
-        gateway.outbox.hold();
+        gateway.outbox.hold().await;
         client.send(&[publish(version, 2, 7), again.clone()].concat()).await;
         client.expect_silence().await;
         gateway.outbox.let_go();
@@ -107,7 +107,7 @@ async fn pubcomp_waits_for_what_came_before_it() {
     let mut client = gateway.client(5, "d").await;
     client.send(&publish(5, 2, 1)).await;
     client.expect(&[&wire::pubrec(1)]).await;
-    gateway.outbox.hold();
+    gateway.outbox.hold().await;
     client.send(&[publish(5, 1, 2), wire::pubrel(1)].concat()).await;
     client.expect_silence().await;
     gateway.outbox.let_go();
@@ -115,11 +115,27 @@ async fn pubcomp_waits_for_what_came_before_it() {
 }
 
 #[tokio::test]
+async fn a_failed_commit_closes_the_connection_and_acknowledges_nothing() {
+    for (version, farewell) in [(4, None), (5, Some(wire::disconnect(0x83)))] {
+        let gateway = Gateway::start();
+        let mut client = gateway.client(version, "d").await;
+        let mut bystander = gateway.client(version, "other").await;
+        gateway.outbox.hold().await;
+        client.send(&publish(version, 1, 1)).await;
+        client.expect_silence().await;
+        gateway.outbox.handle().fail_waiting();
+        let farewell: Vec<&[u8]> = farewell.as_deref().into_iter().collect();
+        client.expect_end(&farewell).await;
+        bystander.expect_silence().await;
+    }
+}
+
+#[tokio::test]
 async fn topics_outside_the_templates_are_refused_in_their_turn() {
     let check = async |topic: &str, reason: u8| {
         let gateway = Gateway::start();
         let mut client = gateway.client(5, "d").await;
-        gateway.outbox.hold();
+        gateway.outbox.hold().await;
         let refused = [wire::publish(5, 1, 2, topic, b"x"), wire::publish(5, 2, 3, topic, b"x")].concat();
         let quiet = wire::publish(5, 0, 0, topic, b"x");
         client.send(&[publish(5, 1, 1), quiet, refused, publish(5, 1, 4)].concat()).await;
@@ -169,7 +185,7 @@ async fn a_full_outbox_stops_reading_and_goes_on_when_there_is_room() {
     assert_eq!(got, [wire::puback(1), wire::PINGRESP.to_vec()]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_at_once_are_all_acknowledged() {
     let gateway = Gateway::start();
     let work = (0..50_u16).map(|number| {

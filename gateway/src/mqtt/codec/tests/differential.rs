@@ -6,8 +6,9 @@ use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
 use super::super::{
-    Connack, Connect, Delivery, Frame, Publish, PublishProperties, Qos, Reason, Split, Subscribe, Unsubscribe,
-    Version, connack, disconnect, pingresp, puback, pubcomp, publish_to, pubrec, split, suback, unsuback,
+    Connack, Connect, Delivery, Frame, Publish, PublishProperties, Qos, Reason, Split, Subscribe,
+    Unsubscribe, Version, connack, disconnect, pingresp, puback, pubcomp, publish_to, pubrec, split, suback,
+    unsuback,
 };
 use super::BYTES_MAX;
 
@@ -19,7 +20,8 @@ fn frame(bytes: &[u8]) -> Frame<'_> {
 }
 
 fn qos_v4(qos: Qos) -> rumqttc::QoS {
-    [rumqttc::QoS::AtMostOnce, rumqttc::QoS::AtLeastOnce, rumqttc::QoS::ExactlyOnce][usize::from(qos.number())]
+    [rumqttc::QoS::AtMostOnce, rumqttc::QoS::AtLeastOnce, rumqttc::QoS::ExactlyOnce]
+        [usize::from(qos.number())]
 }
 
 fn qos_v5(qos: Qos) -> rumqttc::v5::mqttbytes::QoS {
@@ -219,7 +221,10 @@ fn connack_and_disconnect() {
     assert_eq!((properties.server_keep_alive, properties.receive_max), (Some(1200), Some(128)));
     assert_eq!((properties.session_expiry_interval, properties.max_packet_size), (Some(0), Some(4096)));
     assert_eq!((properties.retain_available, properties.shared_subscription_available), (Some(0), Some(0)));
-    assert_eq!((properties.wildcard_subscription_available, properties.subscription_identifiers_available), (Some(1), Some(0)));
+    assert_eq!(
+        (properties.wildcard_subscription_available, properties.subscription_identifiers_available),
+        (Some(1), Some(0))
+    );
 
     out.clear();
     Reason::BadUserNameOrPassword.refuse_connect(&mut out, Version::V3);
