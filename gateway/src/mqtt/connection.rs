@@ -181,7 +181,9 @@ impl Connection {
 
     fn pass(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<Pass, End> {
         if self.poll_send_rest(cx)?.is_pending() {
-            self.set_watch(Watch::Stalled);
+            if self.closing.is_none() {
+                self.set_watch(Watch::Stalled);
+            }
             return Ok(Pass::Idle);
         }
         scratch.batch.out.clear();
@@ -237,7 +239,9 @@ impl Connection {
         if raised(Signal::Deadline) && due {
             match self.watch {
                 Watch::Reading => self.close(End::KeepAlive),
-                Watch::Stalled => return Some(self.closing.unwrap_or(End::Stalled)),
+                Watch::Stalled => return Some(End::Stalled),
+                // Nor does the end wait for a client that takes nothing.
+                Watch::Closing if self.unflushed || !self.unsent.is_empty() => return self.closing,
                 Watch::Closing => self.expired = true,
                 Watch::Withheld => {}
             }

@@ -25,7 +25,7 @@
 //! | acknowledgements not taken | one write | not read; closed after 30 s |
 //! | deliveries waiting | `outgoing_bytes_max` | dropped, counted |
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
-//! | TLS handshakes, passwords verified at once | 2 per core, 2 | wait; closed at a deadline |
+//! | TLS handshakes, passwords verified at once | 16 per core, 2 | wait; closed at a deadline |
 //!
 //! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`), `connection` runs the
 //! socket, `session` turns packets (`codec`) into entries and replies, `acks` keeps their order.

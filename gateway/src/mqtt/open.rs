@@ -22,6 +22,7 @@ use super::session::Session;
 use super::shared::{Permit, Seat, Shared};
 use super::stream::Stream;
 use super::template::{Verdict, is_device};
+use crate::tls;
 
 /// Largest CONNECT: its fields have 16-bit lengths, and a client that is not known yet gets no more.
 const CONNECT_BYTES_MAX: usize = 72 << 10;
@@ -97,9 +98,12 @@ async fn try_open(
 
 async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: TcpStream) -> Result<Stream, Refusal> {
     let shake = async {
+        // Who says nothing holds no slot.
+        socket.readable().await.map_err(|_| Refusal::Handshake)?;
         let slot = shared.handshakes.acquire().await.map_err(|_| Refusal::Handshake)?;
-        let stream = acceptor.accept(socket).await.map_err(|_| Refusal::Handshake)?;
+        let mut stream = acceptor.accept(socket).await.map_err(|_| Refusal::Handshake)?;
         drop(slot);
+        stream.get_mut().1.set_buffer_limit(Some(tls::BUFFER_BYTES_MAX));
         Ok(Stream::Tls(Box::new(stream)))
     };
     timeout(shared.limits.handshake_timeout, shake).await.unwrap_or(Err(Refusal::Handshake))

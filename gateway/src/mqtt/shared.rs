@@ -18,8 +18,9 @@ use crate::outbox::Appender;
 
 /// Connections above the limit that are still heard, so that most learn why they are refused.
 const HEARD_ABOVE_MAX: usize = 64;
-/// TLS handshakes that run at once, per core.
-const HANDSHAKES_PER_CORE: usize = 2;
+/// TLS handshakes that run at once, per core: few, so that a storm of them leaves the processor to
+/// established devices; enough that some slow ones do not hold up the others.
+const HANDSHAKES_PER_CORE: usize = 16;
 
 /// What all connections share.
 pub(super) struct Shared {

@@ -1,6 +1,7 @@
 //! The stage from the outside: sockets on one end, the outbox on the other.
 
 mod client;
+mod config;
 mod connect;
 mod gateway;
 mod lifecycle;
