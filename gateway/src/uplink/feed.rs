@@ -206,8 +206,7 @@ impl Worker {
             stream: Stream::Live,
         };
         self.header.clear();
-        // Writing to a string cannot fail.
-        drop(write!(self.header, "{identity}"));
+        write!(self.header, "{identity}").expect("writing to a string cannot fail");
         producer.send(&Outgoing {
             topic: self.routes.name(flight.target.topic),
             partition: flight.target.partition,

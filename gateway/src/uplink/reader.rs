@@ -36,9 +36,10 @@ pub(crate) struct Part {
 pub(crate) struct Stored<'a> {
     /// Place of its partition in the list given.
     pub(crate) part: usize,
-    pub(crate) offset: i64,
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing judges it yet; tests compare it"))]
     pub(crate) key: &'a [u8],
     pub(crate) payload: &'a [u8],
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing judges it yet; tests compare it"))]
     pub(crate) timestamp_ms: Option<i64>,
     /// Values of the headers with the name asked for: the first, and how many there are.
     pub(crate) header: Option<&'a [u8]>,
@@ -231,7 +232,6 @@ fn stored<'a>(part: usize, message: &'a BorrowedMessage<'_>, header: &str) -> St
     };
     Stored {
         part,
-        offset: message.offset(),
         key: message.key().unwrap_or_default(),
         payload: message.payload().unwrap_or_default(),
         timestamp_ms,

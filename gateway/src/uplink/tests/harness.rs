@@ -45,11 +45,13 @@ pub(super) struct Running {
     pub(super) uplink: Handle,
 }
 
-/// Records read back.
+/// Records read back: per topic, partition and lane, in order.
 pub(super) struct Found {
-    /// Per topic, partition and lane, in order: the identity and the payload.
-    chains: BTreeMap<(String, u32, Lane), Vec<(Identity, Vec<u8>)>>,
+    chains: BTreeMap<(String, u32, Lane), Vec<Stored>>,
 }
+
+/// Identity and payload.
+type Stored = (Identity, Vec<u8>);
 
 impl Cloud {
     pub(super) fn start(topics: &[(&str, i32)]) -> Self {
@@ -184,7 +186,7 @@ impl Found {
     /// Every chain proves that nothing is missing; a record stored twice has the same header and payload.
     pub(super) fn check_chains(&self) {
         for (chain, records) in &self.chains {
-            let mut seen: BTreeMap<Seq, &(Identity, Vec<u8>)> = BTreeMap::new();
+            let mut seen: BTreeMap<Seq, &Stored> = BTreeMap::new();
             for record in records {
                 let (identity, _) = record;
                 let newest = seen.keys().next_back().copied().unwrap_or(Seq::ZERO);

@@ -136,6 +136,15 @@ fn a_restart_goes_on_where_the_last_one_stopped() {
 
 #[test]
 fn what_was_stored_and_not_heard_is_sent_again_with_the_same_header() {
+    // Whether a request leaves before the round trip is shortened again is up to the scheduler, so the fault
+    // may need another attempt.
+    let happened = (0..10).any(|_| stop_between_store_and_report());
+    assert!(happened, "the fault did not happen");
+}
+
+/// Stops the gateway while answers are on their way, and starts it again. Returns whether records were
+/// stored twice.
+fn stop_between_store_and_report() -> bool {
     let cloud = Cloud::start(&[(TOPIC, 2)]);
     let site = Site::new();
     let mut config = cloud.config(TOPIC);
@@ -143,11 +152,13 @@ fn what_was_stored_and_not_heard_is_sent_again_with_the_same_header() {
     let running = site.start(&config);
     running.append(Lane::Telemetry, 100, 0);
     running.wait_confirmed();
-    cloud.mock.broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
+    // The answer to what is sent now comes late; whoever asks after that gets an answer at once.
+    cloud.mock.broker_round_trip_time(1, Duration::from_secs(8)).unwrap();
     running.append(Lane::Telemetry, 100, 1);
-    until("records are on their way", || cloud.count(TOPIC) > 100);
-    running.stop();
+    until("records are on their way", || running.uplink.status().in_flight == 100);
     cloud.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    until("they are stored", || cloud.count(TOPIC) == 200);
+    running.stop();
 
     let running = site.start(&config);
     running.append(Lane::Telemetry, 100, 2);
@@ -157,7 +168,7 @@ fn what_was_stored_and_not_heard_is_sent_again_with_the_same_header() {
     found.check_chains();
     found.check_devices();
     assert_eq!(found.entries(), 300);
-    assert!(found.duplicates() > 0, "the fault did not happen");
+    found.duplicates() > 0
 }
 
 #[test]

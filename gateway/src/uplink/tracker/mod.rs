@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use penstock_proto::Seq;
 
 use self::state::{SavedTarget, SavedTopic};
-pub(crate) use self::state::{State, StateError, TOPIC_LENGTH_MAX};
+pub(crate) use self::state::{State, TOPIC_LENGTH_MAX};
 
 /// Most topics that one lane's progress remembers.
 pub(crate) const TOPICS_MAX: usize = 64;
@@ -202,6 +202,7 @@ impl Tracker {
     }
 
     /// The partition count of a topic, or `None` while it is unknown.
+    #[cfg(test)]
     pub(crate) fn partitions(&self, topic: TopicId) -> Option<u32> {
         self.topics.get(usize::from(topic.0)).map(|topic| topic.partitions).filter(|count| *count > 0)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::state::StateError;
 use super::*;
 use crate::uplink::partition::partition;
 
