@@ -82,13 +82,6 @@ impl Cloud {
         }
     }
 
-    /// Records stored in a topic.
-    pub(super) fn count(&self, topic: &str) -> i64 {
-        let reader = Reader::new(&self.connection()).unwrap();
-        let parts = reader.parts(topic, PATIENCE).unwrap();
-        parts.iter().map(|part| part.high - part.low).sum()
-    }
-
     pub(super) fn read(&self, topics: &[&str]) -> Found {
         let reader = Reader::new(&self.connection()).unwrap();
         let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
