@@ -157,6 +157,8 @@ impl Reader {
         let mut open: Vec<bool> = parts.iter().map(|part| part.low < part.high).collect();
         self.assign(parts, &open).map_err(ReadError::Read)?;
         let mut heard = clock::now();
+        // Records come in runs of one partition.
+        let mut last = 0;
         while open.contains(&true) {
             match self.inner.poll(Duration::from_millis(100)) {
                 None if clock::now().duration_since(heard) > patience => {
@@ -170,7 +172,8 @@ impl Reader {
                 Some(Err(error)) => return Err(ReadError::Read(error)),
                 Some(Ok(message)) => {
                     heard = clock::now();
-                    let Some(place) = place(parts, &message) else { continue };
+                    let Some(place) = place(parts, last, &message) else { continue };
+                    last = place;
                     if message.offset() < parts[place].high {
                         each(&stored(place, &message, header))
                             .map_err(|error| ReadError::Caller(Box::new(error)))?;
@@ -214,8 +217,9 @@ fn part_is(part: &Part, partition: i32) -> bool {
     u32::try_from(partition).is_ok_and(|partition| partition == part.partition)
 }
 
-fn place(parts: &[Part], message: &BorrowedMessage<'_>) -> Option<usize> {
-    parts.iter().position(|part| part_is(part, message.partition()) && part.topic == message.topic())
+fn place(parts: &[Part], last: usize, message: &BorrowedMessage<'_>) -> Option<usize> {
+    let is = |part: &Part| part_is(part, message.partition()) && part.topic == message.topic();
+    if parts.get(last).is_some_and(is) { Some(last) } else { parts.iter().position(is) }
 }
 
 fn stored<'a>(part: usize, message: &'a BorrowedMessage<'_>, header: &str) -> Stored<'a> {

@@ -5,6 +5,7 @@
 //! confirmed for too long. Then the producer is dropped and the next session replays from the last progress.
 //! An outage of the cloud is none of these: the window fills, and everything else waits in the outbox.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::producer::{Producer, Report, SetUpError, Settings};
 use super::route::Routes;
 use super::status::Handle;
 use super::topics::Topics;
-use super::tracker::{Partitions, TopicId};
+use super::tracker::{Ack, Partitions, TopicId};
 use super::window::Window;
 use crate::outbox;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
@@ -83,6 +84,8 @@ pub(super) struct Worker {
     connected: bool,
     acked: u64,
     rebuilds: u64,
+    /// Once a stop was asked for: when it ends at the latest.
+    stop_at: Option<Instant>,
 }
 
 /// What one session keeps track of.
@@ -94,8 +97,6 @@ struct Session {
     acked: u64,
     /// Rounds without any event, for the length of the next wait.
     quiet: u32,
-    /// When a stop ends the session at the latest.
-    stop_at: Option<Instant>,
 }
 
 /// Why a session ended.
@@ -131,7 +132,7 @@ impl Service {
 
 impl Session {
     const fn new(now: Instant) -> Self {
-        Self { heard: now, committed: now, acked_since_commit: 0, acked: 0, quiet: 0, stop_at: None }
+        Self { heard: now, committed: now, acked_since_commit: 0, acked: 0, quiet: 0 }
     }
 }
 
@@ -172,6 +173,7 @@ impl Worker {
             connected: false,
             acked: 0,
             rebuilds: 0,
+            stop_at: None,
         })
     }
 
@@ -179,7 +181,7 @@ impl Worker {
         Producer::new(&self.settings)
     }
 
-    fn run(mut self, first: Producer) -> Result<(), SetUpError> {
+    fn run(mut self, first: Producer) -> Result<(), Infallible> {
         let mut producer = first;
         loop {
             match self.session(&producer) {
@@ -189,8 +191,32 @@ impl Worker {
                 }
                 End::Rebuild(reason, failure) => {
                     self.give_up(producer, reason, &failure);
-                    producer = self.producer()?;
+                    let Some(next) = self.build_anew() else { return Ok(()) };
+                    producer = next;
                 }
+            }
+        }
+    }
+
+    /// The settings were good at the start, so what fails now is their surroundings, such as a certificate
+    /// file that is being replaced: trying again until a stop, which gives `None`.
+    fn build_anew(&mut self) -> Option<Producer> {
+        loop {
+            match self.producer() {
+                Ok(producer) => return Some(producer),
+                Err(error) => {
+                    let error = crate::supervise::chain(&error);
+                    tracing::error!(error, "the Kafka client cannot be built; trying again");
+                    self.handle.update(|status| {
+                        status.connected = false;
+                        status.last_error = Some(error);
+                    });
+                    let until = self.pauses.fail(clock::now());
+                    self.pause(until);
+                }
+            }
+            if self.shutdown.phase() >= Phase::DrainUplink {
+                return None;
             }
         }
     }
@@ -220,7 +246,7 @@ impl Worker {
                 return End::Rebuild(Rebuild::Stalled, Failure { disposition: Disposition::Retry, reason });
             }
             self.commit_if_due(producer, &mut session, now);
-            if self.is_over(&mut session, &fed, now) {
+            if self.is_over(&fed, now) {
                 return End::Stopped;
             }
             self.wait(&mut session, &fed);
@@ -236,7 +262,8 @@ impl Worker {
             match result {
                 Ok(offset) => {
                     let lane = &mut self.lanes[flight.lane.index()];
-                    lane.tracker.acked(flight.target, flight.seq, offset);
+                    let known = lane.tracker.acked(flight.target, flight.seq, offset);
+                    assert!(known != Ack::Unknown, "what holds a slot is known to its tracker");
                     lane.touch();
                     self.topics.confirmed(flight.target.topic);
                     newest_ms = flight.received_ms;
@@ -335,12 +362,12 @@ impl Worker {
     }
 
     /// Whether a stop was asked for and there is nothing more to do about it.
-    fn is_over(&self, session: &mut Session, fed: &Fed, now: Instant) -> bool {
+    fn is_over(&mut self, fed: &Fed, now: Instant) -> bool {
         let phase = self.shutdown.phase();
         if phase < Phase::DrainUplink {
             return false;
         }
-        let stop_at = *session.stop_at.get_or_insert(now + self.drain_timeout);
+        let stop_at = *self.stop_at.get_or_insert(now + self.drain_timeout);
         let sent = matches!(fed, Fed::Nothing) && self.lanes.iter().all(LaneFeed::is_between_segments);
         (sent && self.window.is_empty()) || now >= stop_at || phase >= Phase::Close
     }
