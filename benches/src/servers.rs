@@ -175,7 +175,7 @@ mod tests {
         };
         let outcome = load::run(&load, || Ok(server.usage()?.cpu)).await.unwrap();
         assert!(outcome.acked > 0 && outcome.acked <= outcome.acked_total, "{outcome:?}");
-        assert!(outcome.latency.len() > 0, "{outcome:?}");
+        assert!(!outcome.latency.is_empty(), "{outcome:?}");
         assert!(server.usage().unwrap().rss_bytes > 0);
         drop(server);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
