@@ -174,7 +174,7 @@ mod tests {
 
     fn check(packages: Vec<Package>, nodes: Vec<Node>, expected: &[&str]) {
         let metadata = Metadata { packages, resolve: Resolve { nodes } };
-        assert_eq!(policy().violations(&metadata, Path::new("/workspace")), expected);
+        assert_eq!(policy().violations(&metadata, Path::new("/checkout")), expected);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use crate::cargo::Cargo;
 use crate::packages::{self, Need};
 use crate::say;
+use crate::signals;
 
 /// Most kills of one run: each costs a start of the gateway.
 const KILLS_MAX: i64 = 100;
@@ -61,7 +62,7 @@ pub(crate) fn short(cargo: &Cargo, kill_gateway: u32) -> Result<()> {
     play(&arguments, cargo)
 }
 
-/// Plays the demo in a folder of its own, which is removed on success and kept, with the logs, on failure.
+/// Plays the demo in a folder of its own, which is removed on success and after Ctrl-C, and kept, with the logs, on failure.
 fn play(arguments: &Arguments, cargo: &Cargo) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let report = arguments.report.clone().unwrap_or_else(|| cargo.target().join("demo-report.json"));
@@ -75,6 +76,7 @@ fn play(arguments: &Arguments, cargo: &Cargo) -> Result<()> {
     let plan = stage::Plan { arguments, seed, folder: folder.path(), report: &report };
     match perform(&plan) {
         Ok(()) => Ok(()),
+        Err(error) if signals::interrupted() => Err(error),
         Err(error) => {
             let kept = folder.keep();
             Err(error.context(format!("the demo failed; data and logs are kept in {}", kept.display())))

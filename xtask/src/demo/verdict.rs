@@ -81,7 +81,7 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
         Outcome::Fail => "FAIL",
     };
     let rows = [
-        ("", String::new()),
+        ("what", "result".to_owned()),
         ("acked", report.acked.to_string()),
         ("delivered", count(report.delivered)),
         ("lost", count(report.lost)),
