@@ -119,16 +119,19 @@ fn the_rules_can_fail() {
     assert_eq!(paths, ["outbox::store::Rocks", "mqtt::Handle"]);
 }
 
-/// Every path after `crate::` in a source text. Lists in braces are taken at their first level.
-fn crate_paths(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split("crate::").skip(1).flat_map(|rest| {
+/// Every path after `crate::` in the code of a source text. Lists in braces are taken at their first level.
+fn crate_paths(text: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n");
+    let paths = code.split("crate::").skip(1).flat_map(|rest| {
         if let Some(list) = rest.strip_prefix('{') {
             let list = list.split('}').next().unwrap_or_default();
             list.split(',').map(|path| word(path.trim())).filter(|path| !path.is_empty()).collect::<Vec<_>>()
         } else {
             vec![word(rest)]
         }
-    })
+    });
+    paths.collect()
 }
 
 fn word(text: &str) -> String {

@@ -278,13 +278,13 @@ impl Gateway {
 }
 
 fn get(address: &str, path: &str) -> Result<Option<String>, ureq::Error> {
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
-        let agent: ureq::Agent = config.into();
-        match agent.get(format!("http://{address}{path}")).call() {
-            Ok(mut answer) => answer.body_mut().read_to_string().map(Some),
-            Err(ureq::Error::StatusCode(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+    let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
+    let agent: ureq::Agent = config.into();
+    match agent.get(format!("http://{address}{path}")).call() {
+        Ok(mut answer) => answer.body_mut().read_to_string().map(Some),
+        Err(ureq::Error::StatusCode(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn launch(program: &Path, directory: &Path, config: &Config) -> Result<(Process, Ready), ProcessError> {

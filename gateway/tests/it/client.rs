@@ -51,7 +51,7 @@ impl Device {
 
     /// Publishes with `window` readings in flight until `limit` are acknowledged or the gateway is gone.
     /// Returns how many were acknowledged; `on_ack` hears of each.
-    pub(crate) fn pump(mut self, window: u16, limit: u16, mut on_ack: impl FnMut(u16)) -> u16 {
+    pub(crate) fn pump(&mut self, window: u16, limit: u16, mut on_ack: impl FnMut(u16)) -> u16 {
         while self.acked < limit {
             while self.sent < limit && self.sent - self.acked < window {
                 if self.publish().is_err() {
@@ -67,7 +67,7 @@ impl Device {
     }
 
     /// Reads the acknowledgements that arrived before the gateway went.
-    fn drain(mut self, mut on_ack: impl FnMut(u16)) -> u16 {
+    fn drain(&mut self, mut on_ack: impl FnMut(u16)) -> u16 {
         while let Ok(reading) = self.acknowledged() {
             on_ack(reading);
         }

@@ -75,7 +75,7 @@ fn arrived_from(folder: &Path, cloud: &testkit::cloud::Cloud) -> Option<Vec<u16>
 
 /// Publishes and kills the gateway once enough is acknowledged; returns how much was by the end.
 fn publish_until_killed(gateway: &mut Gateway) -> u16 {
-    let device = Device::connect(gateway.mqtt(), DEVICE);
+    let mut device = Device::connect(gateway.mqtt(), DEVICE);
     let (enough, reached) = sync_channel(1);
     std::thread::scope(|scope| {
         let publisher = scope.spawn(move || {
