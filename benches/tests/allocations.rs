@@ -86,8 +86,8 @@ struct Device {
 
 impl Device {
     fn new(stream: TcpStream, index: usize, payloads: &Payloads) -> Self {
-        let publisher =
-            Publisher::new(&format!("devices/device-{index:06}/telemetry"), payloads.size()).unwrap();
+        let publisher = Publisher::new(&format!("devices/device-{index:06}/telemetry"), payloads.size())
+            .expect("the topic is short");
         let mut packets = Vec::new();
         for id in 1..=WINDOW {
             publisher.push(&mut packets, id, payloads.get(index * usize::from(WINDOW) + usize::from(id)));
@@ -96,16 +96,16 @@ impl Device {
     }
 
     async fn acknowledged(&mut self) {
-        self.stream.read_exact(&mut self.acks).await.unwrap();
+        self.stream.read_exact(&mut self.acks).await.expect("acknowledged");
         for ack in self.acks.as_chunks().0 {
-            packets::acknowledged(*ack).unwrap();
+            packets::acknowledged(*ack).expect("a PUBACK");
         }
     }
 }
 
 async fn round(devices: &mut [Device]) {
     for device in &mut *devices {
-        device.stream.write_all(&device.packets).await.unwrap();
+        device.stream.write_all(&device.packets).await.expect("written");
     }
     for device in devices {
         device.acknowledged().await;
