@@ -59,7 +59,7 @@ impl Outbox {
         // A commit that is under way would take it along.
         let quiet = async {
             while self.handle.status().queue_bytes > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
             }
         };
         super::gateway::soon(quiet).await;
@@ -85,7 +85,7 @@ impl Outbox {
                 if payloads.len() >= count {
                     return payloads;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         };
         super::gateway::soon(stored).await
