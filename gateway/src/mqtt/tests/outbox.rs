@@ -43,7 +43,7 @@ impl Outbox {
         // The first commit of all does not wait for the floor.
         let first = Arc::new(Completion::new());
         alert(&handle, &first);
-        handle.wait_commit(0, Duration::from_secs(20));
+        let _commits = handle.wait_commit(0, Duration::from_secs(20));
         let held = Arc::new(AtomicBool::new(false));
         supervisor.spawn(TaskKind::Admin, commit(handle.clone(), Arc::clone(&held)));
         Self { handle, held, full: Mutex::new(None), _folder: folder }
