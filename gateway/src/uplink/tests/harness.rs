@@ -48,6 +48,8 @@ pub(super) struct Running {
 /// Records read back: per topic, partition and lane, in order.
 pub(super) struct Found {
     chains: BTreeMap<(String, u32, Lane), Vec<Stored>>,
+    /// The lane of each record in the order read, which is the order stored where there is one partition.
+    pub(super) lanes: Vec<Lane>,
 }
 
 /// Identity and payload.
@@ -86,17 +88,19 @@ impl Cloud {
         let reader = Reader::new(&self.connection()).unwrap();
         let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
         let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut lanes = Vec::new();
         let read = reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
             assert_eq!(stored.headers, 1);
             let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
             let part = &parts[stored.part];
             let chain = (part.topic.clone(), part.partition, identity.lane);
             assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
+            lanes.push(identity.lane);
             chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
             Ok::<(), std::io::Error>(())
         });
         read.unwrap();
-        Found { chains }
+        Found { chains, lanes }
     }
 }
 
