@@ -1,5 +1,7 @@
 //! The fleet against a small MQTT endpoint that stores, acknowledges, and now and then cuts a connection.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
