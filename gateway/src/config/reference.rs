@@ -29,7 +29,7 @@ fn write_table(text: &mut String, parent: &str, shape: &Shape) {
     let (open, close) = if shape.repeated { ("[[", "]]") } else { ("[", "]") };
     text.push_str(&format!("\n## `{open}{path}{close}`\n\n{}\n", shape.help));
     if !shape.keys.is_empty() {
-        text.push_str(&format!("\n| key | value | default | meaning |\n|---|---|---|---|\n"));
+        text.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
     }
     for Key { name, value, default, help } in shape.keys {
         let default = match default {

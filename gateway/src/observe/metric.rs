@@ -74,35 +74,30 @@ pub fn install(metrics: impl Iterator<Item = Metric> + Clone) -> Result<Renderer
 }
 
 /// The handle of a counter without labels.
-#[must_use]
 pub fn counter(metric: &Metric) -> Counter {
     debug_assert!(metric.kind == Kind::Counter && metric.labels.is_empty(), "{}", metric.name);
     metrics::counter!(metric.name)
 }
 
 /// The handle of a counter for one label value, which must be declared.
-#[must_use]
 pub fn counter_with(metric: &Metric, label: &'static str, value: &'static str) -> Counter {
     debug_assert!(metric.kind == Kind::Counter && metric.declares(label, value), "{} {value}", metric.name);
     metrics::counter!(metric.name, label => value)
 }
 
 /// The handle of a gauge without labels.
-#[must_use]
 pub fn gauge(metric: &Metric) -> Gauge {
     debug_assert!(metric.kind == Kind::Gauge && metric.labels.is_empty(), "{}", metric.name);
     metrics::gauge!(metric.name)
 }
 
 /// The handle of a gauge for one label value, which must be declared.
-#[must_use]
 pub fn gauge_with(metric: &Metric, label: &'static str, value: &'static str) -> Gauge {
     debug_assert!(metric.kind == Kind::Gauge && metric.declares(label, value), "{} {value}", metric.name);
     metrics::gauge!(metric.name, label => value)
 }
 
 /// The handle of a histogram without labels.
-#[must_use]
 pub fn histogram(metric: &Metric) -> Histogram {
     debug_assert!(matches!(metric.kind, Kind::Histogram(_)) && metric.labels.is_empty(), "{}", metric.name);
     metrics::histogram!(metric.name)

@@ -63,12 +63,6 @@ impl TailCache {
             tail.pop();
         }
     }
-
-    /// Forgets everything.
-    #[cfg(test)]
-    pub(super) fn clear(&self) {
-        *self.lanes.lock() = Default::default();
-    }
 }
 
 impl LaneTail {
