@@ -66,7 +66,7 @@ pub struct RunArguments {
     /// Longest wait for outstanding acknowledgements after publishing
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub drain_wait: Duration,
-    /// Read the records back and judge them: kafka://HOST:PORT/TOPIC[,TOPIC]
+    /// Read the records back and judge them: kafka://HOST:PORT/TOPIC, more topics after commas
     #[arg(long, value_name = "URL")]
     pub readback: Option<String>,
     /// Longest wait without a new record before the read-back ends

@@ -112,6 +112,33 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("../shared", "the project stands on its own"),
 ];
 
+/// Documents that lead through the tree by naming files.
+const GUIDES: &[&str] = &["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md", "docs/operations.md"];
+
+#[test]
+fn the_guides_name_files_that_exist() {
+    let root = workspace();
+    let mut wrong = Vec::new();
+    for guide in GUIDES {
+        let text = fs::read_to_string(root.join(guide)).expect("a readable guide");
+        for name in text.split('`').skip(1).step_by(2).filter(|name| names_a_file(name)) {
+            let name = name.trim_end_matches('/');
+            let places = [root.join(name), root.join("gateway/src").join(name)];
+            if !places.iter().any(|place| place.exists()) {
+                wrong.push(format!("{guide}: there is no {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a quoted word is a path of this tree: a source file, a page, or a folder with its slash.
+fn names_a_file(name: &str) -> bool {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    let path = name.ends_with(".rs") || name.ends_with(".md") || (name.ends_with('/') && name.len() > 1);
+    plain && path && !name.starts_with('/')
+}
+
 #[test]
 fn the_rules_can_fail() {
     let text = "use crate::outbox::store::Rocks;\nlet x = crate::mqtt::Handle;\n// as in crate::app";

@@ -23,7 +23,9 @@ pub enum Mode {
 #[non_exhaustive]
 pub enum Error {
     /// The library was not built, or lies elsewhere.
-    #[error("{LIBRARY} is in none of {searched:?}: build it with `cargo build --release -p powercut`")]
+    #[error(
+        "{LIBRARY} is in none of {searched:?}: build it with `cargo build --release --workspace --all-targets`"
+    )]
     NoLibrary { searched: Vec<PathBuf> },
     /// The twin holds what an earlier process left.
     #[error("{} is not empty: each process needs a fresh twin", .0.display())]

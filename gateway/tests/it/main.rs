@@ -4,6 +4,7 @@ mod client;
 mod cloud_faults;
 mod command_line;
 mod crash_recovery;
+mod fleet;
 mod hub;
 mod real_clients;
 mod secured_uplink;

@@ -56,7 +56,7 @@ fn publish(address: &str, authority: Option<&Path>, version: &str, qos: &str, re
     assert!(output.status.success(), "{version} at QoS {qos}: {said}");
 }
 
-fn self_signed(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+pub(crate) fn self_signed(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
     let made = made.expect("a certificate");
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
