@@ -11,7 +11,7 @@ excepted), for example `PENSTOCK__OUTBOX__BYTES_MAX=8GiB`. Secrets are never key
 name files that hold them.
 
 This file is generated from the declarations in the code, and a test compares the two:
-`PENSTOCK_UPDATE_DOCS=1 cargo test --release -p penstock reference` writes it anew.
+`PENSTOCK_UPDATE_DOCS=1 cargo test --release --workspace --test reference` writes it anew.
 ";
 
 /// The text of `docs/configuration.md`.

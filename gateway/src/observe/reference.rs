@@ -18,7 +18,7 @@ const INTRODUCTION: &str = "# Metrics
 times are seconds, sizes are bytes. Labels take only the values listed here; a device is never a label.
 
 This file is generated from the declarations in each stage's `metrics.rs`, and a test compares the two:
-`PENSTOCK_UPDATE_DOCS=1 cargo test --release -p penstock reference` writes it anew.
+`PENSTOCK_UPDATE_DOCS=1 cargo test --release --workspace --test reference` writes it anew.
 ";
 
 fn write_stage(text: &mut String, stage: &str, metrics: &[Metric]) {
