@@ -46,23 +46,25 @@ impl Completion {
     /// Ready when a ticket above `seen` is durable, with the highest such ticket: all up to and with
     /// it are durable. Remembers the last waker only.
     ///
+    /// While something submitted is neither durable nor failed, the waker is remembered even if the
+    /// answer is ready: whoever takes what is there is woken for the rest.
+    ///
     /// # Errors
     ///
     /// [`CommitFailed`] when nothing above `seen` is durable and a later submission has failed. It
     /// stays so for good.
     pub fn poll_durable(&self, seen: Ticket, cx: &mut Context<'_>) -> Poll<Result<Ticket, CommitFailed>> {
         let mut state = self.state.lock();
-        if state.durable > seen {
-            return Poll::Ready(Ok(state.durable));
+        let durable = (state.durable > seen).then_some(state.durable);
+        let rest = state.durable < Ticket(self.issued.load(Ordering::Relaxed));
+        match (durable, state.failed) {
+            (None, true) => return Poll::Ready(Err(CommitFailed)),
+            // The failure is told by the next call, and nothing else will wake for it.
+            (Some(_), true) if rest => cx.waker().wake_by_ref(),
+            _ if rest || durable.is_none() => state.remember(cx.waker()),
+            _ => {}
         }
-        if state.failed {
-            return Poll::Ready(Err(CommitFailed));
-        }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        durable.map_or(Poll::Pending, |ticket| Poll::Ready(Ok(ticket)))
     }
 
     /// The highest durable ticket.
@@ -114,6 +116,15 @@ impl Completion {
     }
 }
 
+impl State {
+    fn remember(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -145,6 +156,37 @@ mod tests {
         assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(2))));
         assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Ok(Ticket(2))));
         assert_eq!(completion.poll_durable(Ticket(2), &mut cx), Poll::Pending);
+    }
+
+    /// Two submissions in two groups, and nothing else ever happens on the connection.
+    #[test]
+    fn who_takes_a_part_is_woken_for_the_rest() {
+        let completion = Completion::new();
+        let wakes = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        assert_eq!((completion.issue(), completion.issue()), (Ticket(1), Ticket(2)));
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Pending);
+        completion.complete(Ticket(1));
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(1))));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        completion.complete(Ticket(2));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Ok(Ticket(2))));
+    }
+
+    #[test]
+    fn who_takes_a_part_is_woken_for_the_failure_of_the_rest() {
+        let completion = Completion::new();
+        let wakes = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        assert_eq!((completion.issue(), completion.issue()), (Ticket(1), Ticket(2)));
+        completion.complete(Ticket(1));
+        completion.fail();
+        assert_eq!(completion.poll_durable(Ticket(0), &mut cx), Poll::Ready(Ok(Ticket(1))));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(completion.poll_durable(Ticket(1), &mut cx), Poll::Ready(Err(CommitFailed)));
     }
 
     #[test]
