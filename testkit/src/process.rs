@@ -460,8 +460,9 @@ mod tests {
 
     #[test]
     fn cpu_and_memory_are_read() {
+        // It stops itself rather than become another program, whose memory starts from nothing.
         let script =
-            "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo '{\"ready\":true}'; exec sleep 60";
+            "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo '{\"ready\":true}'; kill -STOP $$";
         let (_directory, mut shell) = shell(script);
         shell.ready::<serde_json::Value>(LONG).unwrap();
         let usage = shell.usage().unwrap();
