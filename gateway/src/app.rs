@@ -93,6 +93,7 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     let Settings { gateway, outbox, mqtt, uplink, admin, .. } = settings;
 
     let consumers: Vec<_> = uplink.iter().flat_map(|_| uplink::consumers()).collect();
+    let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
     let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
     let uplink =

@@ -33,6 +33,8 @@ struct Outbox {
     bytes_max: u64,
     poisoned: Option<String>,
     committer_realtime: bool,
+    /// Incidents with missing messages that no operator has acknowledged.
+    incidents: usize,
     lanes: Vec<LaneState>,
 }
 
@@ -92,6 +94,7 @@ impl From<outbox::Status> for Outbox {
             bytes_max: status.bytes_max,
             poisoned: status.poisoned,
             committer_realtime: status.realtime,
+            incidents: status.incidents,
             lanes: status.lanes.into_iter().map(Into::into).collect(),
         }
     }

@@ -85,6 +85,14 @@ pub fn counter_with(metric: &Metric, label: &'static str, value: &'static str) -
     metrics::counter!(metric.name, label => value)
 }
 
+/// The handle of a counter for a value of each of its two labels, which must be declared.
+pub fn counter_with_two(metric: &Metric, labels: [(&'static str, &'static str); 2]) -> Counter {
+    let [(first, one), (second, two)] = labels;
+    debug_assert!(metric.kind == Kind::Counter, "{}", metric.name);
+    debug_assert!(metric.declares(first, one) && metric.declares(second, two), "{} {one} {two}", metric.name);
+    metrics::counter!(metric.name, first => one, second => two)
+}
+
 /// The handle of a gauge without labels.
 pub fn gauge(metric: &Metric) -> Gauge {
     debug_assert!(metric.kind == Kind::Gauge && metric.labels.is_empty(), "{}", metric.name);

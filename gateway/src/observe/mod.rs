@@ -9,5 +9,7 @@ mod metric;
 mod reference;
 
 pub use log::{Format, LogConfig, start_logging};
-pub use metric::{Kind, Metric, Renderer, counter, counter_with, gauge, gauge_with, histogram, install};
+pub use metric::{
+    Kind, Metric, Renderer, counter, counter_with, counter_with_two, gauge, gauge_with, histogram, install,
+};
 pub use reference::reference;

@@ -55,6 +55,23 @@ const TAIL_CACHE_BYTES: Key = Key {
     default: Preset::Is("64MiB"),
     help: "Memory for recent segments, so that consumers that keep up never read the disk.",
 };
+const ON_FULL: Key = Key {
+    name: "on_full",
+    value: Value::Choice(&["withhold", "drop-oldest"]),
+    default: Preset::Is("withhold"),
+    help: "What to do when `bytes_max` is nearly used up. `withhold` takes nothing more in: devices get no \
+           acknowledgement and are not read (or are refused, as their listener says). `drop-oldest` lets the oldest \
+           messages go from 90 % of the quota down to 85 %, first of lane bulk, then of telemetry; each time is counted \
+           and recorded in lane status. Alerts and status are never dropped.",
+};
+const ON_MISSING_RANGE: Key = Key {
+    name: "on_missing_range",
+    value: Value::Choice(&["quarantine", "refuse"]),
+    default: Preset::Is("quarantine"),
+    help: "What to do when entries that were acknowledged are found to be gone, after damage to the disk. `quarantine` \
+           reads what can still be read, keeps the evidence in `quarantine/`, raises a critical alert that names the \
+           missing positions, and goes on. `refuse` does not start.",
+};
 const REALTIME: Key = Key {
     name: "realtime",
     value: Value::Flag,
@@ -70,6 +87,24 @@ pub enum BodyCodec {
     None,
     /// LZ4 block format.
     Lz4,
+}
+
+/// What happens when the quota is nearly used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Nothing more is taken in.
+    Withhold,
+    /// The oldest entries of the least important lane go.
+    DropOldest,
+}
+
+/// What happens when entries that were acknowledged are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingRange {
+    /// They are announced and passed over.
+    Quarantine,
+    /// The outbox does not open.
+    Refuse,
 }
 
 /// How the outbox works.
@@ -91,8 +126,14 @@ pub struct Config {
     pub body_codec: BodyCodec,
     /// Memory for recent segments.
     pub tail_cache_bytes: usize,
+    /// What happens when the quota is nearly used up.
+    pub on_full: OnFull,
+    /// What happens when entries that were acknowledged are gone.
+    pub on_missing_range: OnMissingRange,
     /// Whether the committer asks for real-time scheduling.
     pub realtime: bool,
+    /// The gateway's id, which the outbox's own events carry.
+    pub gateway: String,
 }
 
 // === impl BodyCodec ===
@@ -130,6 +171,8 @@ impl Config {
             GROUP_COUNT_MAX,
             BODY_CODEC,
             TAIL_CACHE_BYTES,
+            ON_FULL,
+            ON_MISSING_RANGE,
             REALTIME,
         ],
     );
@@ -146,7 +189,10 @@ impl Config {
             segment_messages_max: 4096,
             body_codec: BodyCodec::Lz4,
             tail_cache_bytes: 64 << 20,
+            on_full: OnFull::Withhold,
+            on_missing_range: OnMissingRange::Quarantine,
             realtime: true,
+            gateway: "gateway".to_owned(),
         }
     }
 
@@ -164,7 +210,16 @@ impl Config {
                 _ => BodyCodec::Lz4,
             },
             tail_cache_bytes: section.bytes(&TAIL_CACHE_BYTES)?.as_usize(),
+            on_full: match section.choice(&ON_FULL)?.as_str() {
+                "drop-oldest" => OnFull::DropOldest,
+                _ => OnFull::Withhold,
+            },
+            on_missing_range: match section.choice(&ON_MISSING_RANGE)?.as_str() {
+                "refuse" => OnMissingRange::Refuse,
+                _ => OnMissingRange::Quarantine,
+            },
             realtime: section.flag(&REALTIME)?,
+            gateway: String::new(),
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `lock` keeps others out, `database/` is the store, `high-water` the sidecar. `wal-aside/` exists
 //! while an opening runs, and stays if that opening found something missing: a successful opening
-//! of the database deletes its log files, and with them what could be salvaged.
+//! of the database deletes its log files, and with them what could be salvaged. `salvage/` is a copy
+//! that is being read for that; `quarantine/` keeps a report of each incident.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,15 +11,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::OpenError;
-use super::store::Engine;
+use super::store::{Engine, FileKind};
 
 const LOCK: &str = "lock";
 const DATABASE: &str = "database";
 const HIGH_WATER: &str = "high-water";
 const ASIDE: &str = "wal-aside";
+/// Sets that are no longer needed and are being removed.
+const ASIDE_DONE: &str = "wal-aside.done";
+const SALVAGE: &str = "salvage";
+pub(super) const QUARANTINE: &str = "quarantine";
 /// A file system of its own has this folder from the start.
 const LOST_AND_FOUND: &str = "lost+found";
-/// Refused openings keep at most as many sets of log files; the first ones matter most.
+/// Refused openings keep at most as many sets of files; the first one matters most.
 const ASIDE_SETS_MAX: u32 = 8;
 
 /// An outbox directory that this process has to itself until it is dropped.
@@ -71,41 +76,121 @@ impl Directory {
         create_durably(&self.database())
     }
 
-    /// Keeps the store's log files from being deleted by the opening that follows: by a second name
-    /// for each, or a copy where the file system has no second names.
-    pub(super) fn set_logs_aside(&self, engine: &dyn Engine) -> Result<(), OpenError> {
+    /// Where the reports of incidents are kept.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join(QUARANTINE)
+    }
+
+    /// Keeps the store's files from being deleted by the opening that follows: by a second name for
+    /// each. Where the file system has no second names, log files are copied and tables are not:
+    /// a backlog must not be copied at every start.
+    pub(super) fn set_aside(&self, engine: &dyn Engine) -> Result<(), OpenError> {
+        remove(&self.root.join(ASIDE_DONE))?;
         let database = self.database();
         if !database.exists() {
             return Ok(());
         }
-        let logs =
-            engine.logs(&database).map_err(|source| failed(&database, "list the log files", source))?;
+        let files = engine
+            .files(&database)
+            .map_err(|source| failed(&database, "list the database's files", source))?;
         let sets = (1..=ASIDE_SETS_MAX).map(|set| self.aside().join(set.to_string()));
-        let Some(set) = sets.into_iter().find(|set| !set.exists()).filter(|_| !logs.is_empty()) else {
+        let Some(set) = sets.into_iter().find(|set| !set.exists()).filter(|_| !files.is_empty()) else {
             return Ok(());
         };
-        create_durably(&set)?;
-        for log in &logs {
-            let copy = set.join(log.file_name().unwrap_or(OsStr::new("log")));
-            let kept = fs::hard_link(log, &copy).or_else(|_| copy_durably(log, &copy));
-            kept.map_err(|source| failed(log, "set the log file aside", source))?;
+        // Under another name until it is complete: half a set is worse than none.
+        let unfinished = set.with_extension("unfinished");
+        remove(&unfinished)?;
+        create_durably(&unfinished)?;
+        for (file, kind) in &files {
+            second_name(file, *kind, &unfinished)?;
         }
-        sync_directory(&set)
+        sync_directory(&unfinished)?;
+        fs::rename(&unfinished, &set)
+            .map_err(|source| failed(&unfinished, "rename the directory", source))?;
+        sync_directory(&self.aside())
     }
 
-    /// Removes what was set aside: the opening was checked and nothing is missing.
-    pub(super) fn drop_logs_aside(&self) -> Result<(), OpenError> {
-        match fs::remove_dir_all(self.aside()) {
+    /// Lets go of what was set aside: the opening was checked, and what it did is durable. The names
+    /// are gone for good before anything is appended, so that no later start takes an old set for
+    /// its own.
+    pub(super) fn drop_aside(&self) -> Result<(), OpenError> {
+        let (aside, done) = (self.aside(), self.root.join(ASIDE_DONE));
+        remove(&done)?;
+        match fs::rename(&aside, &done) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(&aside, "rename what was set aside", error)),
+            Ok(()) => {}
+        }
+        self.sync()?;
+        remove(&done)
+    }
+
+    /// A copy of the store as the first opening found it, to be read and removed again. Tables that
+    /// could not be set aside are taken from the store itself.
+    pub(super) fn prepare_salvage(&self, engine: &dyn Engine) -> Result<PathBuf, OpenError> {
+        let salvage = self.root.join(SALVAGE);
+        remove(&salvage)?;
+        create_durably(&salvage)?;
+        for (file, kind) in self.first_set(engine)? {
+            second_name(&file, kind, &salvage)?;
+        }
+        let stored = engine.files(&self.database());
+        let stored =
+            stored.map_err(|source| failed(&self.database(), "list the database's files", source))?;
+        for (file, kind) in stored.into_iter().filter(|(_, kind)| *kind == FileKind::Table) {
+            if !salvage.join(name_of(&file)).exists() {
+                second_name(&file, kind, &salvage)?;
+            }
+        }
+        Ok(salvage)
+    }
+
+    pub(super) fn remove_salvage(&self) -> Result<(), OpenError> {
+        remove(&self.root.join(SALVAGE))
+    }
+
+    /// The files of the oldest set.
+    pub(super) fn first_set(&self, engine: &dyn Engine) -> Result<Vec<(PathBuf, FileKind)>, OpenError> {
+        let sets = (1..=ASIDE_SETS_MAX).map(|set| self.aside().join(set.to_string()));
+        let Some(set) = sets.into_iter().find(|set| set.exists()) else { return Ok(Vec::new()) };
+        engine.files(&set).map_err(|source| failed(&set, "list what was set aside", source))
+    }
+}
+
+/// Gives a file of the store a second name in `directory`.
+fn second_name(file: &Path, kind: FileKind, directory: &Path) -> Result<(), OpenError> {
+    let copy = directory.join(name_of(file));
+    let linked = fs::hard_link(file, &copy);
+    match kind {
+        FileKind::Table => match linked {
+            // Compaction may have removed it since it was listed.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed(&self.aside(), "remove what was set aside", error))
+                tracing::debug!(%error, file = %file.display(), "the table is not set aside");
+                Ok(())
             }
             _ => Ok(()),
+        },
+        FileKind::Log | FileKind::Catalogue => linked
+            .or_else(|_| copy_durably(file, &copy))
+            .map_err(|source| failed(file, "set the file aside", source)),
+    }
+}
+
+fn name_of(file: &Path) -> &OsStr {
+    file.file_name().unwrap_or(OsStr::new("file"))
+}
+
+fn remove(directory: &Path) -> Result<(), OpenError> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(directory, "remove the directory", error))
         }
+        _ => Ok(()),
     }
 }
 
 /// Creates a directory and its missing parents; after a power cut they are still there.
-fn create_durably(path: &Path) -> Result<(), OpenError> {
+pub(super) fn create_durably(path: &Path) -> Result<(), OpenError> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     for directory in missing.into_iter().rev() {
@@ -121,12 +206,12 @@ fn create_durably(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn sync_directory(path: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), OpenError> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(|source| failed(path, "make the directory durable", source))
 }
 
-fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     File::open(to)?.sync_all()
 }
@@ -149,7 +234,7 @@ fn refuse_others(root: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn failed(path: &Path, action: &'static str, source: io::Error) -> OpenError {
+pub(super) fn failed(path: &Path, action: &'static str, source: io::Error) -> OpenError {
     OpenError::Io { path: path.to_owned(), action, source }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use penstock_proto::{Lane, Seq};
 
+use super::incident;
 use super::segment::Header;
 use super::shared::Shared;
 use crate::supervise::clock;
@@ -35,6 +36,7 @@ pub(super) fn run(shared: &Shared) {
             reclaim(shared, &mut reclaimed);
         }
         note_oldest(shared);
+        note_incidents(shared);
     }
 }
 
@@ -44,6 +46,14 @@ pub(super) fn everything(shared: &Shared) {
     sync_sidecar(shared);
     reclaim(shared, &mut NOTHING.clone());
     note_oldest(shared);
+    note_incidents(shared);
+}
+
+/// How many incidents nobody has looked at yet.
+fn note_incidents(shared: &Shared) {
+    let open = incident::count(&shared.quarantine).open;
+    shared.incidents.store(open, Ordering::Release);
+    shared.metrics.incidents.set(u32::try_from(open).map_or(f64::INFINITY, f64::from));
 }
 
 fn sync_sidecar(shared: &Shared) {

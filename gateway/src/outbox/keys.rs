@@ -24,8 +24,12 @@ pub(super) enum MetaKey {
     Epoch,
     /// `4, lane` → [`Head`]. Written with every trim, so that an empty lane keeps its numbering.
     Head(Lane),
-    /// `5, lane, consumer` → [`Progress`]. Written whenever the consumer moves on.
+    /// `5, lane, consumer` → [`Progress`]. Written whenever the consumer moves on, deleted when the
+    /// consumer is no longer in the configuration.
     Progress(Lane, String),
+    /// `6, lane, first position (big-endian)` → [`Hole`]. Written when entries are found to be gone,
+    /// deleted when the lane is trimmed past it.
+    Hole(Lane, Seq),
 }
 
 /// Who wrote the directory last, and who may read it: the guard against a downgrade.
@@ -57,6 +61,28 @@ pub(super) struct Progress {
     pub(super) state: Vec<u8>,
 }
 
+/// Positions that were given out and whose entries are gone: announced, and passed over by readers.
+/// Begins at the position in its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hole {
+    /// The first position behind it.
+    pub(super) end: Seq,
+    /// When it was found, in Unix milliseconds.
+    pub(super) at_ms: u64,
+    /// The opening that announced it.
+    pub(super) epoch: Epoch,
+    pub(super) reason: HoleReason,
+}
+
+/// What became of the entries of a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HoleReason {
+    /// Nothing is stored at these positions.
+    Missing,
+    /// What is stored there cannot be read.
+    Damaged,
+}
+
 /// The format this version writes and reads.
 pub(super) const FORMAT: Format = Format { writer_version: 1, min_reader_version: 1 };
 
@@ -85,14 +111,15 @@ impl MetaKey {
                 key.extend_from_slice(consumer.as_bytes());
                 key
             }
+            Self::Hole(lane, first) => {
+                let mut key = vec![6, lane.number()];
+                key.extend_from_slice(&first.0.to_be_bytes());
+                key
+            }
         }
     }
 
     /// The key that these bytes are; `None` for one of a later version.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the schema's other half; tools will list keys with it")
-    )]
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input::new(bytes);
         let key = match input.u8()? {
@@ -104,6 +131,10 @@ impl MetaKey {
                 let lane = Lane::try_from(input.u8()?).ok()?;
                 let consumer = std::str::from_utf8(input.rest()).ok()?;
                 return Some(Self::Progress(lane, consumer.to_owned()));
+            }
+            6 => {
+                let lane = Lane::try_from(input.u8()?).ok()?;
+                return Some(Self::Hole(lane, segment_first(input.rest())?));
             }
             _ => return None,
         };
@@ -180,6 +211,40 @@ impl Progress {
     }
 }
 
+impl Hole {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut value = vec![VALUE_VERSION];
+        value.extend_from_slice(&self.end.0.to_le_bytes());
+        value.extend_from_slice(&self.at_ms.to_le_bytes());
+        value.extend_from_slice(&self.epoch.0.to_le_bytes());
+        value.push(self.reason.number());
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let mut input = versioned(value)?;
+        let (end, at_ms, epoch) = (Seq(input.u64()?), input.u64()?, Epoch(input.u32()?));
+        Some(Self { end, at_ms, epoch, reason: HoleReason::from_number(input.u8()?)? })
+    }
+}
+
+impl HoleReason {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Missing => 1,
+            Self::Damaged => 2,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Missing),
+            2 => Some(Self::Damaged),
+            _ => None,
+        }
+    }
+}
+
 fn versioned(value: &[u8]) -> Option<Input<'_>> {
     let mut input = Input::new(value);
     (input.u8()? == VALUE_VERSION).then_some(input)
@@ -198,7 +263,8 @@ mod tests {
             Just(MetaKey::Log),
             Just(MetaKey::Epoch),
             lane.clone().prop_map(MetaKey::Head),
-            (lane, "[a-z][a-z0-9-]{0,20}").prop_map(|(lane, name)| MetaKey::Progress(lane, name)),
+            (lane.clone(), "[a-z][a-z0-9-]{0,20}").prop_map(|(lane, name)| MetaKey::Progress(lane, name)),
+            (lane, any::<u64>()).prop_map(|(lane, first)| MetaKey::Hole(lane, Seq(first))),
         ]
     }
 
@@ -221,6 +287,10 @@ mod tests {
             prop_assert_eq!(Progress::decode(&progress.encode()), Some(progress));
             let head = Head { first: Seq(low), bytes_before: bytes };
             prop_assert_eq!(Head::decode(&head.encode()), Some(head));
+            for reason in [HoleReason::Missing, HoleReason::Damaged] {
+                let hole = Hole { end: Seq(low), at_ms: bytes, epoch: Epoch(epoch), reason };
+                prop_assert_eq!(Hole::decode(&hole.encode()), Some(hole));
+            }
             prop_assert_eq!(decode_epoch(&encode_epoch(Epoch(epoch))), Some(Epoch(epoch)));
             prop_assert_eq!(decode_log(&encode_log(LogId(low))), Some(LogId(low)));
         }
@@ -231,7 +301,7 @@ mod tests {
             let heads = (Format::decode(&bytes), Head::decode(&bytes), decode_log(&bytes), decode_epoch(&bytes));
             let known = bytes.first() == Some(&VALUE_VERSION);
             prop_assert!(known || heads == (None, None, None, None));
-            prop_assert!(known || Progress::decode(&bytes).is_none());
+            prop_assert!(known || (Progress::decode(&bytes).is_none() && Hole::decode(&bytes).is_none()));
             prop_assert_eq!(segment_first(&bytes).is_some(), bytes.len() == 8);
         }
     }

@@ -4,9 +4,10 @@ use metrics::{Counter, Gauge, Histogram};
 use penstock_proto::Lane;
 
 use super::error::Refused;
-use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
+use crate::observe::{Kind, Metric, counter, counter_with, counter_with_two, gauge, gauge_with, histogram};
 
 const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk", "dead"];
+const DROP_REASONS: &[&str] = &["quota", "space"];
 const REASONS: &[&str] = &["full", "quota", "poisoned", "closed"];
 
 const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
@@ -66,6 +67,27 @@ const TRIMMED: Metric = per_lane(
     Kind::Counter,
     "Messages deleted after every consumer had confirmed them.",
 );
+const DROPPED: Metric = Metric {
+    name: "penstock_outbox_dropped_messages_total",
+    kind: Kind::Counter,
+    help: "Messages let go before every consumer had confirmed them, as `on_full = \"drop-oldest\"` says.",
+    labels: &[("lane", LANES), ("reason", DROP_REASONS)],
+};
+const DROPPED_BYTES: Metric = per_lane(
+    "penstock_outbox_dropped_bytes_total",
+    Kind::Counter,
+    "Bytes let go to make room, confirmed or not, uncompressed.",
+);
+const MISSING: Metric = per_lane(
+    "penstock_outbox_missing_messages_total",
+    Kind::Counter,
+    "Messages that were acknowledged and could not be read any more; each has an incident.",
+);
+const INCIDENTS: Metric = metric(
+    "penstock_outbox_incidents",
+    Kind::Gauge,
+    "Incidents with missing messages that no operator has acknowledged.",
+);
 const FAILED: Metric = metric(
     "penstock_outbox_failed_messages_total",
     Kind::Counter,
@@ -118,6 +140,10 @@ pub(crate) const METRICS: &[Metric] = &[
     APPENDED_BYTES,
     STORED_BYTES,
     TRIMMED,
+    DROPPED,
+    DROPPED_BYTES,
+    MISSING,
+    INCIDENTS,
     FAILED,
     SIDECAR_ERRORS,
     POISONED,
@@ -128,6 +154,25 @@ pub(crate) const METRICS: &[Metric] = &[
     REFUSED,
 ];
 
+/// Why entries are let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DropReason {
+    /// The quota is nearly used up.
+    Quota,
+    /// The disk is nearly full.
+    Space,
+}
+
+impl DropReason {
+    /// Its name in metrics and events.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::Space => "space",
+        }
+    }
+}
+
 /// The handles, made once.
 pub(super) struct Metrics {
     pub(super) commits: Counter,
@@ -136,6 +181,7 @@ pub(super) struct Metrics {
     pub(super) commit: Histogram,
     pub(super) queue_bytes: Gauge,
     pub(super) lanes: [LaneMetrics; Lane::COUNT],
+    pub(super) incidents: Gauge,
     pub(super) failed: Counter,
     pub(super) sidecar_errors: Counter,
     pub(super) poisoned: Counter,
@@ -154,6 +200,9 @@ pub(super) struct LaneMetrics {
     pub(super) appended_bytes: Counter,
     pub(super) stored_bytes: Counter,
     pub(super) trimmed: Counter,
+    dropped: [Counter; DROP_REASONS.len()],
+    pub(super) dropped_bytes: Counter,
+    pub(super) missing: Counter,
 }
 
 impl Metrics {
@@ -165,6 +214,7 @@ impl Metrics {
             commit: histogram(&COMMIT),
             queue_bytes: gauge(&QUEUE_BYTES),
             lanes: Lane::ALL.map(LaneMetrics::new),
+            incidents: gauge(&INCIDENTS),
             failed: counter(&FAILED),
             sidecar_errors: counter(&SIDECAR_ERRORS),
             poisoned: counter(&POISONED),
@@ -201,6 +251,14 @@ impl Metrics {
 }
 
 impl LaneMetrics {
+    pub(super) const fn dropped(&self, reason: DropReason) -> &Counter {
+        let [quota, space] = &self.dropped;
+        match reason {
+            DropReason::Quota => quota,
+            DropReason::Space => space,
+        }
+    }
+
     fn new(lane: Lane) -> Self {
         let name = lane.name();
         Self {
@@ -211,6 +269,10 @@ impl LaneMetrics {
             appended_bytes: counter_with(&APPENDED_BYTES, "lane", name),
             stored_bytes: counter_with(&STORED_BYTES, "lane", name),
             trimmed: counter_with(&TRIMMED, "lane", name),
+            dropped: [DropReason::Quota, DropReason::Space]
+                .map(|reason| counter_with_two(&DROPPED, [("lane", name), ("reason", reason.name())])),
+            dropped_bytes: counter_with(&DROPPED_BYTES, "lane", name),
+            missing: counter_with(&MISSING, "lane", name),
         }
     }
 }

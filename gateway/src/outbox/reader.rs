@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use penstock_proto::{Lane, Seq};
 
-use super::error::Error;
+use super::error::{Error, StoreErrorKind};
 use super::keys::{Head, Progress};
 use super::segment::Segment;
-use super::shared::Shared;
+use super::shared::{DropAnswer, Shared};
+use crate::supervise::clock;
 
 /// Segments handed out and not confirmed that are remembered one by one; above, neighbours are
 /// remembered together, so that trimming gets coarser.
@@ -79,21 +80,80 @@ impl Consumer {
     ///
     /// When a stored segment is damaged or missing, or cannot be read; calling again tries again.
     pub fn try_next(&mut self, bytes_max: usize) -> Result<Option<Arc<Segment>>, Error> {
-        let end = self.shared.lane(self.lane).next();
-        if self.next >= end {
-            return Ok(None);
-        }
-        if self.ahead.front().is_none_or(|segment| segment.first() != self.next) {
+        self.follow_head();
+        loop {
+            let end = self.shared.lane(self.lane).next();
+            if self.next >= end {
+                return Ok(None);
+            }
+            if self.ahead.front().is_some_and(|segment| segment.first() == self.next) {
+                break;
+            }
             self.ahead.clear();
-            match self.shared.tail.find(self.lane, self.next).filter(|found| found.first() == self.next) {
-                Some(segment) => self.ahead.push_back(segment),
-                None => self.read(end, bytes_max)?,
+            if let Some(segment) = self.shared.tail.find(self.lane, self.next)
+                && segment.first() == self.next
+            {
+                self.ahead.push_back(segment);
+                break;
+            }
+            let behind = self.shared.pass_holes(self.lane, self.next);
+            if behind > self.next {
+                self.pass(behind);
+                continue;
+            }
+            self.read(end, bytes_max)?;
+            if self.ahead.is_empty() {
+                return Ok(None);
             }
         }
         let Some(segment) = self.ahead.pop_front() else { return Ok(None) };
         self.next = segment.end();
         self.remember(&segment);
         Ok(Some(segment))
+    }
+
+    /// A position below which entries are about to be let go to make room, as `on_full =
+    /// "drop-oldest"` says: answer with [`Self::answer_drop`] within two seconds.
+    #[must_use]
+    pub fn drop_request(&self) -> Option<Seq> {
+        let slot = self.shared.slots.get(self.place)?;
+        let below = self.shared.lane(self.lane).drop_request()?;
+        slot.drop_answer(below).is_none().then_some(below)
+    }
+
+    /// Says how many entries below `below` this consumer has not confirmed: as many are counted as
+    /// dropped. Afterwards [`Self::try_next`] goes on at `below` or behind it.
+    pub fn answer_drop(&self, below: Seq, unconfirmed: u64) {
+        if let Some(slot) = self.shared.slots.get(self.place) {
+            slot.answer_drop(DropAnswer { below, unconfirmed });
+            self.shared.queue.set_timer(clock::now());
+        }
+    }
+
+    /// Entries were let go: this consumer goes on where the lane begins now.
+    fn follow_head(&mut self) {
+        let Some(head) = self.shared.lane(self.lane).dropped_above(self.progress.floor) else { return };
+        while self.handed.front().is_some_and(|handed| handed.end <= head.first) {
+            self.handed.pop_front();
+        }
+        if self.next < head.first {
+            self.next = head.first;
+            self.ahead.clear();
+        }
+        self.progress.floor = head.first;
+        self.progress.bytes_before = head.bytes_before;
+        self.progress.low = self.progress.low.max(head.first);
+        self.shared.progress_moved(self.place, &self.progress);
+    }
+
+    /// Goes on behind a hole.
+    fn pass(&mut self, behind: Seq) {
+        if self.handed.is_empty() && self.progress.low == self.next {
+            // Nothing before it is open, so the hole is confirmed too.
+            (self.progress.low, self.progress.floor) = (behind, behind);
+            self.shared.progress_moved(self.place, &self.progress);
+        }
+        self.next = behind;
     }
 
     /// Goes back to the first position that is not confirmed.
@@ -170,6 +230,9 @@ impl Consumer {
         if !ahead.is_empty() {
             // What is good is handed out first; the problem comes up again behind it.
             return Ok(());
+        }
+        if scanned.as_ref().err().is_none_or(|error| error.kind == StoreErrorKind::Corruption) {
+            self.shared.report_damage(lane, due);
         }
         scanned.map_err(|source| Error::Store { lane, source })?;
         Err(problem.unwrap_or(Error::Gap { lane, expected: due, found: end }))

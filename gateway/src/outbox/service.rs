@@ -17,7 +17,7 @@ use super::error::{Error, OpenError, Refused};
 use super::housekeeping;
 use super::reader::Consumer;
 use super::record::Encoded;
-use super::recovery::{self, ConsumerId};
+use super::recovery::{self, ConsumerId, Request};
 use super::shared::Shared;
 use super::store::{Engine, RocksEngine};
 use super::writer::Writer;
@@ -62,6 +62,8 @@ pub struct Status {
     pub poisoned: Option<String>,
     /// Whether the committer got real-time scheduling.
     pub realtime: bool,
+    /// Incidents with missing entries that no operator has acknowledged; up to a second old.
+    pub incidents: usize,
 }
 
 /// The state of one lane.
@@ -107,7 +109,13 @@ impl Service {
     ) -> Result<(Self, Handle), OpenError> {
         let directory = Directory::claim(&config.directory)?;
         let root = config.directory.clone();
-        let mut recovered = recovery::open(&directory, engine.as_ref(), consumers, None)?;
+        let mut recovered = recovery::open(Request {
+            directory: &directory,
+            engine: engine.as_ref(),
+            config: &config,
+            consumers,
+            published: None,
+        })?;
         let shared = Arc::new(Shared::new(config, consumers, &mut recovered));
         let writer = Writer::new(Arc::clone(&shared), directory, engine, recovered);
         let failed = |source| OpenError::Io { path: root.clone(), action: "start a thread", source };
@@ -212,6 +220,7 @@ impl Handle {
             bytes_max: shared.config.bytes_max,
             poisoned: shared.poisoned.lock().clone(),
             realtime: shared.realtime.load(Ordering::Acquire),
+            incidents: shared.incidents.load(Ordering::Acquire),
         }
     }
 

@@ -2,8 +2,9 @@
 //! behind, and the state that everybody may look at.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -11,14 +12,17 @@ use penstock_proto::{Epoch, Lane, LogId, Seq};
 
 use super::arena::Queue;
 use super::config::Config;
+use super::directory::QUARANTINE;
 use super::gate::{Gate, State};
 use super::keys::{Head, Progress};
 use super::metrics::Metrics;
-use super::recovery::{ConsumerId, Recovered};
+use super::recovery::{ConsumerId, LaneHole, Recovered, pass_holes};
 use super::store::Store;
 use super::tail::TailCache;
 use crate::supervise::clock;
 
+/// Reports of damage that wait for the committer; readers come back with those that do not fit.
+const DAMAGE_REPORTS_MAX: usize = 64;
 /// Progress of a consumer is written at the latest after this time without a group.
 const PROGRESS_IDLE: Duration = Duration::from_millis(100);
 
@@ -38,6 +42,13 @@ pub(super) struct Shared {
     pub(super) sidecar: Mutex<Arc<File>>,
     pub(super) sidecar_dirty: AtomicBool,
     pub(super) poisoned: Mutex<Option<String>>,
+    /// Positions that are known to be gone.
+    pub(super) holes: RwLock<Vec<LaneHole>>,
+    /// Segments that a reader found missing or damaged, for the committer to look at.
+    pub(super) damage: Mutex<Vec<(Lane, Seq)>>,
+    /// Incidents that no operator has acknowledged.
+    pub(super) incidents: AtomicUsize,
+    pub(super) quarantine: PathBuf,
     pub(super) realtime: AtomicBool,
     pub(super) ended: Latch,
     pub(super) metrics: Metrics,
@@ -58,6 +69,11 @@ pub(super) struct LaneView {
     reclaim: AtomicU64,
     /// When the oldest unconfirmed entry was committed, in Unix milliseconds; 0 if there is none.
     oldest_ms: AtomicU64,
+    /// Where the lane begins since entries were let go; 0 if none were.
+    dropped_to: AtomicU64,
+    dropped_head: Mutex<Head>,
+    /// Entries below this position are about to be let go; 0 if none are.
+    drop_request: AtomicU64,
 }
 
 /// A configured consumer: where it has come to, as it says and as it is written.
@@ -75,6 +91,16 @@ struct SlotState {
     /// The version that was written last.
     written: u64,
     in_use: bool,
+    /// What the consumer said to the last request to let entries go.
+    drop_answer: Option<DropAnswer>,
+}
+
+/// How a consumer answers the request to let entries go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DropAnswer {
+    pub(super) below: Seq,
+    /// How many entries below it the consumer has not confirmed.
+    pub(super) unconfirmed: u64,
 }
 
 /// Progress that is to be written.
@@ -116,6 +142,10 @@ impl Shared {
             sidecar: Mutex::new(recovered.sidecar.file()),
             sidecar_dirty: AtomicBool::new(false),
             poisoned: Mutex::new(None),
+            holes: RwLock::new(std::mem::take(&mut recovered.holes)),
+            damage: Mutex::default(),
+            incidents: AtomicUsize::new(0),
+            quarantine: config.directory.join(QUARANTINE),
             realtime: AtomicBool::new(false),
             ended: Latch::default(),
             metrics: Metrics::new(),
@@ -155,6 +185,22 @@ impl Shared {
             && let Some(due) = clock::now().checked_add(PROGRESS_IDLE)
         {
             self.queue.set_timer(due);
+        }
+    }
+
+    /// The first position at or above `seq` that is in no hole of `lane`.
+    pub(super) fn pass_holes(&self, lane: Lane, seq: Seq) -> Seq {
+        pass_holes(&self.holes.read(), lane, seq)
+    }
+
+    /// A reader found that the segment at `first` is missing or damaged. The committer decides what
+    /// becomes of it.
+    pub(super) fn report_damage(&self, lane: Lane, first: Seq) {
+        let mut damage = self.damage.lock();
+        if !damage.contains(&(lane, first)) && damage.len() < DAMAGE_REPORTS_MAX {
+            damage.push((lane, first));
+            drop(damage);
+            self.queue.set_timer(clock::now());
         }
     }
 
@@ -212,6 +258,24 @@ impl LaneView {
         self.reclaim.store(below.0, Ordering::Release);
     }
 
+    /// Where the lane begins, if entries were let go and it begins above `floor`.
+    pub(super) fn dropped_above(&self, floor: Seq) -> Option<Head> {
+        (self.dropped_to.load(Ordering::Acquire) > floor.0).then(|| *self.dropped_head.lock())
+    }
+
+    pub(super) fn set_dropped(&self, head: Head) {
+        *self.dropped_head.lock() = head;
+        self.dropped_to.store(head.first.0, Ordering::Release);
+    }
+
+    pub(super) fn drop_request(&self) -> Option<Seq> {
+        Some(self.drop_request.load(Ordering::Acquire)).filter(|below| *below != 0).map(Seq)
+    }
+
+    pub(super) fn set_drop_request(&self, below: Option<Seq>) {
+        self.drop_request.store(below.map_or(0, |below| below.0), Ordering::Release);
+    }
+
     pub(super) fn set_oldest_ms(&self, ms: Option<u64>) {
         self.oldest_ms.store(ms.unwrap_or(0), Ordering::Release);
     }
@@ -221,7 +285,7 @@ impl LaneView {
 
 impl Slot {
     fn new(id: ConsumerId, progress: Progress) -> Self {
-        let state = SlotState { progress, version: 0, written: 0, in_use: false };
+        let state = SlotState { progress, version: 0, written: 0, in_use: false, drop_answer: None };
         Self { id, state: Mutex::new(state) }
     }
 
@@ -257,6 +321,20 @@ impl Slot {
         let state = self.state.lock();
         let moved = || Moved { progress: state.progress.clone(), version: state.version };
         (state.version != state.written).then(moved)
+    }
+
+    /// Notes the answer to a request to let entries go.
+    pub(super) fn answer_drop(&self, answer: DropAnswer) {
+        self.state.lock().drop_answer = Some(answer);
+    }
+
+    /// The consumer's answer about entries below `below`, if it gave one.
+    pub(super) fn drop_answer(&self, below: Seq) -> Option<DropAnswer> {
+        self.state.lock().drop_answer.filter(|answer| answer.below == below)
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.state.lock().in_use
     }
 
     /// `moved` was written.

@@ -3,6 +3,7 @@
 //! One column family per lane, keys in ascending order only, and `meta`. Nothing is ever
 //! overwritten in a lane; trimming deletes from its beginning.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ use rocksdb::{
 
 use super::error::{StoreError, StoreErrorKind};
 use super::keys::{MetaKey, segment_first, segment_key};
+use super::segment::Segment;
 
 /// One change; all changes of a write become visible and durable together.
 #[derive(Debug)]
@@ -25,8 +27,17 @@ pub(super) enum Change<'a> {
     Segment { lane: Lane, first: Seq, stored: &'a [u8] },
     /// A value in `meta`.
     Meta { key: MetaKey, value: Vec<u8> },
+    /// A key in `meta` is gone.
+    Forget { key: MetaKey },
     /// The segments that begin below `below` are gone.
     Trim { lane: Lane, below: Seq },
+}
+
+impl<'a> Change<'a> {
+    /// The change that stores a segment which is not compressed.
+    pub(super) fn segment(segment: &'a Segment) -> Self {
+        Self::Segment { lane: segment.lane(), first: segment.first(), stored: segment.stored_as_is() }
+    }
 }
 
 /// Looks at one segment's key and stored bytes, and says whether to go on.
@@ -40,6 +51,9 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
 
     /// A value in `meta`.
     fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Everything in `meta` whose key this version knows.
+    fn metas(&self) -> Result<Vec<(MetaKey, Vec<u8>)>, StoreError>;
 
     /// Visits the segments of `lane` that begin at or above `from` and below `below`, in order.
     fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError>;
@@ -57,11 +71,37 @@ pub(super) trait Engine: fmt::Debug + Send {
     /// Whether a store stands at `path`.
     fn exists(&self, path: &Path) -> bool;
 
-    /// The files that an opening replays and then deletes.
-    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// The files that a store at `path` consists of. What an opening replays and then deletes is
+    /// [`FileKind::Log`].
+    fn files(&self, path: &Path) -> io::Result<Vec<(PathBuf, FileKind)>>;
 
-    /// Opens the store at `path`; with `create`, creates what is missing of it.
-    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError>;
+    /// Opens the store at `path`.
+    fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError>;
+}
+
+/// How to open a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Open {
+    /// What is missing of it is created.
+    Create,
+    /// It is there. Its log is read up to the first bad record: a torn tail opens, and so does,
+    /// silently and without the rest, a log that is damaged in the middle.
+    Existing,
+    /// It is there and every byte of its log is good; anything else is an error.
+    Complete,
+    /// Whatever can be read of it. For a copy: its log files are gone afterwards.
+    Salvage,
+}
+
+/// What a file of a store is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// A part of the write-ahead log.
+    Log,
+    /// A table: never changed once it is written, and by far the largest.
+    Table,
+    /// Small and needed to make sense of the others.
+    Catalogue,
 }
 
 /// RocksDB.
@@ -95,34 +135,53 @@ impl Engine for RocksEngine {
         path.join("CURRENT").exists()
     }
 
-    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+    fn files(&self, path: &Path) -> io::Result<Vec<(PathBuf, FileKind)>> {
         let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
-        let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-        Ok(paths)
+        let paths = entries.collect::<io::Result<Vec<_>>>()?;
+        Ok(paths
+            .into_iter()
+            .filter_map(|path| Some((kind_of(&path)?, path)))
+            .map(|(kind, path)| (path, kind))
+            .collect())
     }
 
-    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError> {
+    fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
         let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
-        let db =
-            DB::open_cf_descriptors(&database_options(create), path, families.into_iter().chain([meta]))?;
+        let db = DB::open_cf_descriptors(&database_options(how), path, families.into_iter().chain([meta]))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(Box::new(Rocks { db, path: path.to_owned(), synced, unsynced: WriteOptions::default() }))
     }
 }
 
-fn database_options(create: bool) -> Options {
+/// What a file is by its name; `None` for its lock and for what it writes for people.
+fn kind_of(path: &Path) -> Option<FileKind> {
+    match (path.file_name()?.to_str()?, path.extension().and_then(OsStr::to_str)) {
+        (_, Some("log")) => Some(FileKind::Log),
+        (_, Some("sst")) => Some(FileKind::Table),
+        ("CURRENT" | "IDENTITY", _) => Some(FileKind::Catalogue),
+        (name, _) if name.starts_with("MANIFEST-") || name.starts_with("OPTIONS-") => {
+            Some(FileKind::Catalogue)
+        }
+        _ => None,
+    }
+}
+
+fn database_options(how: Open) -> Options {
     let mut options = Options::default();
-    options.create_if_missing(create);
-    options.create_missing_column_families(create);
-    // A torn tail is normal after a power cut and must open. A hole in the middle would open too,
-    // silently, which is why the high-water mark is checked after every opening.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.create_if_missing(how == Open::Create);
+    options.create_missing_column_families(how == Open::Create);
+    options.set_wal_recovery_mode(match how {
+        // A torn tail is normal after a power cut and must open. A hole in the middle would open
+        // too, silently, which is why the high-water mark is checked after every opening.
+        Open::Create | Open::Existing => DBRecoveryMode::PointInTime,
+        Open::Complete => DBRecoveryMode::AbsoluteConsistency,
+        Open::Salvage => DBRecoveryMode::SkipAnyCorruptedRecord,
+    });
     // Finds a missing or short log file that was closed in full.
-    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_track_and_verify_wals_in_manifest(how != Open::Salvage);
     // Recycled logs would be faster, but with several column families a power cut can leave a
     // directory that this recovery mode refuses. `Options::default` has it off; this says so.
     options.set_recycle_log_file_num(0);
@@ -213,7 +272,7 @@ impl Rocks {
         let bytes = |change: &Change<'_>| match change {
             Change::Segment { stored, .. } => stored.len(),
             Change::Meta { value, .. } => value.len(),
-            Change::Trim { .. } => 0,
+            Change::Forget { .. } | Change::Trim { .. } => 0,
         };
         const OVERHEAD_BYTES: usize = 64;
         let bytes: usize = changes.iter().map(|change| bytes(change) + OVERHEAD_BYTES).sum();
@@ -224,6 +283,7 @@ impl Rocks {
                     batch.put_cf(self.family(lane.name())?, segment_key(*first), stored);
                 }
                 Change::Meta { key, value } => batch.put_cf(self.family(META)?, key.encode(), value),
+                Change::Forget { key } => batch.delete_cf(self.family(META)?, key.encode()),
                 Change::Trim { lane, below } => {
                     batch.delete_range_cf(
                         self.family(lane.name())?,
@@ -245,6 +305,18 @@ impl Store for Rocks {
 
     fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.db.get_cf(self.family(META)?, key.encode())?)
+    }
+
+    fn metas(&self) -> Result<Vec<(MetaKey, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        let mut entries = self.db.raw_iterator_cf(self.family(META)?);
+        entries.seek_to_first();
+        while let Some((key, value)) = entries.item() {
+            found.extend(MetaKey::decode(key).map(|key| (key, value.to_vec())));
+            entries.next();
+        }
+        entries.status()?;
+        Ok(found)
     }
 
     fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {

@@ -83,6 +83,7 @@ impl LaneFeed {
 
     /// The segment to send from and how many of its records are dealt with; `None` when there is none now.
     pub(crate) fn current(&mut self, now: Instant) -> Option<(Arc<Segment>, usize)> {
+        self.answer_drop_request();
         if self.current.is_none() {
             if self.resume_at.is_some_and(|at| now < at) {
                 return None;
@@ -97,6 +98,13 @@ impl LaneFeed {
             }
         }
         self.current.as_ref().map(|cursor| (Arc::clone(&cursor.segment), cursor.done))
+    }
+
+    /// Entries are about to be let go: says how many of them are not confirmed.
+    fn answer_drop_request(&self) {
+        if let Some(below) = self.consumer.drop_request() {
+            self.consumer.answer_drop(below, self.tracker.unconfirmed_below(below));
+        }
     }
 
     /// Notes that `done` records of the current segment are dealt with.

@@ -12,7 +12,7 @@ use penstock_proto::{Lane, Seq};
 
 use super::super::error::{StoreError, StoreErrorKind};
 use super::super::keys::MetaKey;
-use super::super::store::{Change, Engine, Store, Visit};
+use super::super::store::{Change, Engine, FileKind, Open, Store, Visit};
 use crate::supervise::clock;
 
 /// What happens to a write.
@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Lost,
     /// It fails and is there afterwards all the same.
     Kept,
+    /// The disk is full: it fails and is not there afterwards.
+    NoSpace,
 }
 
 /// An engine whose stores live in memory, also while none is open.
@@ -33,6 +35,8 @@ struct State {
     exists: bool,
     now: Content,
     durable: Content,
+    /// What the set-aside log holds.
+    salvage: Content,
     write_faults: VecDeque<Fault>,
     open_faults: u32,
     dead: bool,
@@ -84,13 +88,46 @@ impl Memory {
         let mut state = self.0.0.lock();
         let segments = &mut state.now.lanes[lane.index()];
         let stored = segments.remove(&first).expect("the segment is there").to_vec();
-        if let Some(stored) = change(stored) {
-            segments.insert(first, stored.into());
+        let stored = change(stored).map(Arc::from);
+        // Damage is on the disk: a power cut does not undo it.
+        let State { now, durable, .. } = &mut *state;
+        for content in [now, durable] {
+            let segments = &mut content.lanes[lane.index()];
+            segments.remove(&first);
+            segments.extend(stored.clone().map(|stored| (first, stored)));
         }
+    }
+
+    /// The log that the next opening sets aside holds everything that is there now.
+    pub(super) fn keep_for_salvage(&self) {
+        let mut state = self.0.0.lock();
+        state.salvage = state.now.clone();
     }
 
     pub(super) fn put_meta(&self, key: &MetaKey, value: Vec<u8>) {
         self.0.0.lock().now.meta.insert(key.encode(), value);
+    }
+
+    /// Removes the last segments of `lane` from everything but the set-aside log.
+    pub(super) fn lose_tail(&self, lane: Lane, count: usize) {
+        let mut state = self.0.0.lock();
+        let State { now, durable, .. } = &mut *state;
+        for content in [now, durable] {
+            for _ in 0..count {
+                content.lanes[lane.index()].pop_last();
+            }
+        }
+    }
+
+    /// The set-aside log holds nothing.
+    pub(super) fn lose_salvage(&self) {
+        self.0.0.lock().salvage = Content::default();
+    }
+
+    /// The stored bytes of the segments of `lane`.
+    pub(super) fn stored(&self, lane: Lane) -> Vec<(Seq, Arc<[u8]>)> {
+        let state = self.0.0.lock();
+        state.now.lanes[lane.index()].iter().map(|(first, stored)| (*first, Arc::clone(stored))).collect()
     }
 
     /// Where the segments of `lane` begin.
@@ -125,12 +162,17 @@ impl Engine for Memory {
         self.0.0.lock().exists
     }
 
-    fn logs(&self, _path: &Path) -> io::Result<Vec<PathBuf>> {
+    fn files(&self, _path: &Path) -> io::Result<Vec<(PathBuf, FileKind)>> {
         Ok(Vec::new())
     }
 
-    fn open(&self, _path: &Path, _create: bool) -> Result<Box<dyn Store>, StoreError> {
+    fn open(&self, _path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
         let mut state = self.0.0.lock();
+        if how == Open::Salvage {
+            let copy = Self::default();
+            copy.0.0.lock().now = state.salvage.clone();
+            return Ok(Box::new(copy));
+        }
         if state.dead {
             return Err(failed("dead"));
         }
@@ -152,18 +194,30 @@ impl Store for Memory {
             return Err(failed("dead"));
         }
         let fault = state.write_faults.pop_front();
-        if fault != Some(Fault::Lost) {
+        if !matches!(fault, Some(Fault::Lost | Fault::NoSpace)) {
             state.now.apply(changes, &mut state.broken_rules);
             if sync {
                 state.durable = state.now.clone();
             }
             changed.notify_all();
         }
-        fault.map_or(Ok(()), |_| Err(failed("injected: the write failed")))
+        match fault {
+            None => Ok(()),
+            Some(Fault::Lost | Fault::Kept) => Err(failed("injected: the write failed")),
+            Some(Fault::NoSpace) => {
+                Err(StoreError { kind: StoreErrorKind::NoSpace, message: "injected: no space".to_owned() })
+            }
+        }
     }
 
     fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.0.0.lock().now.meta.get(&key.encode()).cloned())
+    }
+
+    fn metas(&self) -> Result<Vec<(MetaKey, Vec<u8>)>, StoreError> {
+        let state = self.0.0.lock();
+        let known = |(key, value): (&Vec<u8>, &Vec<u8>)| Some((MetaKey::decode(key)?, value.clone()));
+        Ok(state.now.meta.iter().filter_map(known).collect())
     }
 
     fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -212,6 +266,7 @@ impl Content {
                     segments.insert(*first, Arc::from(*stored));
                 }
                 Change::Meta { key, value } => drop(self.meta.insert(key.encode(), value.clone())),
+                Change::Forget { key } => drop(self.meta.remove(&key.encode())),
                 Change::Trim { lane, below } => {
                     let kept = self.lanes[lane.index()].split_off(below);
                     self.lanes[lane.index()] = kept;

@@ -2,10 +2,12 @@
 
 mod appending;
 mod consuming;
+mod dropping;
 mod memory;
 mod model;
 mod opening;
 mod poisoning;
+mod quarantine;
 
 use std::path::Path;
 use std::sync::Arc;

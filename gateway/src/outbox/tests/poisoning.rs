@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::keys::MetaKey;
-use super::super::store::{Change, Store, Visit};
-use super::super::{Refused, StoreError, StoreErrorKind};
+use super::super::store::{Change, FileKind, Open, Store, Visit};
+use super::super::{OnMissingRange, Refused, StoreError, StoreErrorKind};
 use super::memory::Fault;
 use super::*;
 
@@ -91,8 +91,8 @@ fn opening_again_is_tried_until_it_passes() {
 }
 
 #[test]
-fn an_outbox_that_lost_something_stays_shut() {
-    let running = Running::new();
+fn an_outbox_that_lost_something_and_may_not_go_on_stays_shut() {
+    let running = Running::with(|config| config.on_missing_range = OnMissingRange::Refuse);
     running.append(Lane::Telemetry, &["a"]).unwrap();
     running.append(Lane::Telemetry, &["b"]).unwrap();
     running.memory.damage(Lane::Telemetry, Seq(2), |_| None);
@@ -104,6 +104,23 @@ fn an_outbox_that_lost_something_stays_shut() {
     assert_eq!(running.outbox.appender().reserve(Lane::Alerts, 1).unwrap_err(), Refused::Poisoned);
     close(&running.outbox);
     assert_eq!(running.outbox.appender().reserve(Lane::Alerts, 1).unwrap_err(), Refused::Closed);
+}
+
+#[test]
+fn an_outbox_that_lost_something_goes_on_behind_it_and_says_so() {
+    let running = Running::with(|config| config.tail_cache_bytes = 0);
+    running.append(Lane::Telemetry, &["a"]).unwrap();
+    running.append(Lane::Telemetry, &["b"]).unwrap();
+    running.memory.damage(Lane::Telemetry, Seq(2), |_| None);
+    running.memory.fail_writes(&[Fault::Lost]);
+    assert_eq!(running.append(Lane::Telemetry, &["c"]), Err(CommitFailed));
+    wait_recovered(&running, 2);
+    append_again(&running, &["d"]);
+    let mut consumer = running.consumer(Lane::Telemetry);
+    assert_eq!(read(&mut consumer), [(1, "a".to_owned()), (3, "d".to_owned())]);
+    let alerts = read(&mut running.consumer(Lane::Alerts));
+    assert_eq!(alerts.len(), 1);
+    assert!(alerts[0].1.contains(r#""first":2,"last":2"#), "{alerts:?}");
 }
 
 #[test]
@@ -137,12 +154,12 @@ impl Engine for FailingSync {
         RocksEngine.exists(path)
     }
 
-    fn logs(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        RocksEngine.logs(path)
+    fn files(&self, path: &Path) -> io::Result<Vec<(PathBuf, FileKind)>> {
+        RocksEngine.files(path)
     }
 
-    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Store>, StoreError> {
-        Ok(Box::new(FailingSyncStore { rocks: RocksEngine.open(path, create)?, fail: self.clone() }))
+    fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(FailingSyncStore { rocks: RocksEngine.open(path, how)?, fail: self.clone() }))
     }
 }
 
@@ -156,6 +173,10 @@ impl Store for FailingSyncStore {
 
     fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.rocks.meta(key)
+    }
+
+    fn metas(&self) -> Result<Vec<(MetaKey, Vec<u8>)>, StoreError> {
+        self.rocks.metas()
     }
 
     fn scan(&self, lane: Lane, from: Seq, below: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {

@@ -265,6 +265,17 @@ impl Tracker {
         oldest.map_or(self.next, |oldest| oldest.min(self.next))
     }
 
+    /// How many positions below `below` are not confirmed, as far as this session knows.
+    pub(crate) fn unconfirmed_below(&self, below: Seq) -> u64 {
+        let targets = self.topics.iter().flat_map(|topic| &topic.targets);
+        let in_flight = |target: &TargetState| {
+            let sent = target.pending.iter().filter(|pending| pending.seq < below);
+            sent.filter(|pending| pending.acked_at.is_none()).count() as u64
+        };
+        let never_sent = below.0.saturating_sub(self.next.0);
+        targets.map(in_flight).sum::<u64>() + never_sent
+    }
+
     /// Forgets what is in flight, because its producer is gone, and says where to go on.
     ///
     /// What was confirmed early stays unconfirmed: it is sent again and the broker's copy is a duplicate.

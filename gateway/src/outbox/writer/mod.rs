@@ -6,27 +6,30 @@
 //! write that fails poisons the outbox: nothing of the group is acknowledged, and the store is
 //! closed and opened again with the checks of a start.
 
+mod losses;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use penstock_proto::{Lane, Seq};
 
-use super::arena::{Arena, LaneBuffer, Mode, Work};
-use super::commit::{Policy, Waiting};
-use super::directory::Directory;
-use super::error::{OpenError, StoreError, StoreErrorKind};
-use super::gate::State;
-use super::keys::{self, Head, MetaKey};
-use super::reader::least;
-use super::record::parts;
-use super::recovery::{self, ConsumerId, LaneEnds, Recovered};
-use super::segment::{Compressed, HEADER_LEN, Header, Segment};
-use super::shared::{Moved, Shared};
-use super::sidecar::{Mark, Sidecar};
-use super::store::{Change, Engine};
-use super::trim::{STEP_TIME, Trim};
+use crate::outbox::arena::{Arena, LaneBuffer, Mode, Work};
+use crate::outbox::commit::{Policy, Waiting};
+use crate::outbox::directory::Directory;
+use crate::outbox::error::{OpenError, StoreError, StoreErrorKind};
+use crate::outbox::gate::State;
+use crate::outbox::keys::{self, Head, MetaKey};
+use crate::outbox::reader::least;
+use crate::outbox::record::parts;
+use crate::outbox::recovery::{self, ConsumerId, LaneEnds, Recovered, Request};
+use crate::outbox::segment::{Compressed, HEADER_LEN, Header, Segment};
+use crate::outbox::shared::{Moved, Shared, Slot};
+use crate::outbox::sidecar::{Mark, Sidecar};
+use crate::outbox::store::{Change, Engine};
+use crate::outbox::trim::{STEP_TIME, Trim};
 use crate::supervise::{chain, clock};
+use losses::Dropping;
 
 /// Pauses between attempts to open a failed store again.
 const REOPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -47,6 +50,8 @@ pub(super) struct Writer {
     last_start: Option<Instant>,
     /// Whether something was written since the last sync.
     unsynced: bool,
+    /// Entries that are about to be let go.
+    dropping: Option<Dropping>,
     /// Dropped last: when the directory is free again.
     _ended: Ended,
 }
@@ -93,6 +98,7 @@ impl Writer {
             compressed: Vec::new(),
             last_start: None,
             unsynced: false,
+            dropping: None,
             _ended: Ended(Arc::clone(&shared)),
             shared,
             directory,
@@ -114,7 +120,7 @@ impl Writer {
                 Work::Timer => self.commit_progress(false),
                 Work::Closed => break,
             };
-            if let Err(error) = result {
+            if let Err(error) = result.and_then(|()| self.tend_losses()) {
                 self.recover(&error);
             }
         }
@@ -135,7 +141,7 @@ impl Writer {
         write(&self.shared, &changes, true)?;
         let durable = clock::now();
         self.unsynced = false;
-        self.publish(&sealed);
+        self.publish(&sealed.segments);
         self.moved(moves, durable);
         self.update_backlog();
         // Room first: whoever is woken by its ticket reads on at once.
@@ -204,8 +210,8 @@ impl Writer {
     }
 
     /// Shows durable segments to the sidecar and then to consumers.
-    fn publish(&mut self, sealed: &Sealed) {
-        for segment in &sealed.segments {
+    fn publish(&mut self, segments: &[Arc<Segment>]) {
+        for segment in segments {
             if let Some(lane) = self.lanes.get_mut(segment.lane().index()) {
                 lane.next = segment.end();
                 lane.bytes = segment.header().bytes_after();
@@ -213,7 +219,7 @@ impl Writer {
         }
         self.mark();
         let read = |segment: &&Arc<Segment>| self.shared.slots_of(segment.lane()).next().is_some();
-        self.shared.tail.extend(sealed.segments.iter().filter(read).cloned());
+        self.shared.tail.extend(segments.iter().filter(read).cloned());
         for lane in Lane::ALL {
             self.shared.lane(lane).publish(self.lane(lane).next);
         }
@@ -333,8 +339,13 @@ impl Writer {
         self.shared.gate.set_backlog(total);
     }
 
+    /// Where the slowest consumer of a lane is, but not below what was let go.
     fn least(&self, lane: Lane, floors: &[(Head, Seq)]) -> Option<(Head, Seq)> {
-        least(self.shared.slots_of(lane).filter_map(|(place, _)| floors.get(place).copied()))
+        let (floor, low) =
+            least(self.shared.slots_of(lane).filter_map(|(place, _)| floors.get(place).copied()))?;
+        let head = self.lane(lane).trim.head();
+        let floor = if head.first > floor.first { head } else { floor };
+        Some((floor, low.max(head.first)))
     }
 
     // --- the store ---
@@ -396,8 +407,13 @@ impl Writer {
     fn reopen(&mut self) -> Result<(), OpenError> {
         self.shared.metrics.reopens.increment(1);
         let published = self.lanes.map(|lane| lane.next);
-        let engine = self.engine.as_ref();
-        let recovered = recovery::open(&self.directory, engine, &self.consumers, Some(&published))?;
+        let recovered = recovery::open(Request {
+            directory: &self.directory,
+            engine: self.engine.as_ref(),
+            config: &self.shared.config,
+            consumers: &self.consumers,
+            published: Some(&published),
+        })?;
         if recovered.log != self.shared.log {
             return Err(OpenError::OtherLog {
                 directory: self.directory.root().to_owned(),
@@ -412,7 +428,9 @@ impl Writer {
         *self.shared.sidecar.lock() = recovered.sidecar.file();
         self.sidecar = recovered.sidecar;
         *self.shared.store.write() = Some(recovered.store);
-        self.shared.slots.iter().for_each(super::shared::Slot::write_again);
+        self.shared.slots.iter().for_each(Slot::write_again);
+        *self.shared.holes.write() = recovered.holes;
+        self.dropping = None;
         self.resume();
         Ok(())
     }
