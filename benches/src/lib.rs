@@ -16,6 +16,7 @@
 //! ingest     the comparison with a broker that stores nothing
 //! end_to_end the same load with the uplink on
 //! report     medians, bars, Markdown and JSON
+//! outbox     the outbox alone, beside a plain append log
 //! ```
 
 pub mod cell;
@@ -25,6 +26,7 @@ pub mod idle;
 pub mod ingest;
 pub mod load;
 pub mod machine;
+pub mod outbox;
 pub mod packets;
 pub mod probe;
 pub mod report;

@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
-use penstock_benches::{end_to_end, servers};
+use penstock_benches::outbox::job::{self, Job};
+use penstock_benches::{end_to_end, outbox, servers};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -28,6 +30,44 @@ enum Benchmark {
     Ingest(Options),
     /// The same load with the uplink on, until everything is in the cloud stand-in; figures without bars
     EndToEnd(Options),
+    /// The outbox beside a plain append log, and its figures under load, held against what is demanded
+    Outbox(OutboxOptions),
+    /// One measurement of `outbox`, in a process of its own
+    #[command(hide = true)]
+    OutboxJob {
+        /// What is measured, as JSON
+        #[arg(value_parser = a_job)]
+        job: Job,
+        /// Where its data goes
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct OutboxOptions {
+    /// Measured seconds of each sample
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds under load before each sample
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warm_up: Duration,
+    /// How often everything is measured; figures are medians
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Rows of the table, separated by commas: 1 and 4 the closed loop, 2 and 3 slower disks, 5 and 6 bytes written,
+    /// 7 to 11 draining, 12 opening, 13 lanes of different rates
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8,9,10,11,12",
+          value_parser = clap::value_parser!(u8).range(1..=13))]
+    rows: Vec<u8>,
+    /// Gigabytes of records in a backlog
+    #[arg(long, default_value = "1", value_parser = gigabytes)]
+    backlog: u64,
+    /// Folder for the data; it must lie on the disk that is to be measured
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    /// Where the JSON report goes
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +107,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "0.1 to 3600 seconds".to_owned())
 }
 
+fn a_job(text: &str) -> Result<Job, String> {
+    serde_json::from_str(text).map_err(|error| format!("{error}"))
+}
+
+fn gigabytes(text: &str) -> Result<u64, String> {
+    let gigabytes: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if !(0.01..=1000.0).contains(&gigabytes) {
+        return Err("0.01 to 1000 gigabytes".to_owned());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+    Ok((gigabytes * 1e9) as u64)
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse().benchmark) {
         Ok(true) => ExitCode::SUCCESS,
@@ -83,26 +136,53 @@ fn main() -> ExitCode {
 
 /// Runs the benchmark, prints its table and tells whether every bar holds.
 fn run(benchmark: &Benchmark) -> Result<bool> {
-    let (Benchmark::Ingest(options) | Benchmark::EndToEnd(options)) = benchmark;
-    let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(options.threads.unwrap_or(half).max(1))
-        .enable_all()
-        .build()
-        .context("no runtime for the generator")?;
-    let folder = servers::folder(&options.folder, "bench-")?;
-    let plan = plan(options);
     match benchmark {
-        Benchmark::Ingest(_) => {
-            let report = runtime.block_on(ingest::run(&plan, folder.path(), progress))?;
+        Benchmark::Ingest(options) => {
+            let folder = servers::folder(&options.folder, "bench-")?;
+            let report =
+                generator(options)?.block_on(ingest::run(&plan(options), folder.path(), progress))?;
             publish(&report.markdown()?, &report, options.report.as_deref())?;
             Ok(report.pass())
         }
-        Benchmark::EndToEnd(_) => {
-            let report = runtime.block_on(end_to_end::run(&plan, folder.path(), progress))?;
+        Benchmark::EndToEnd(options) => {
+            let folder = servers::folder(&options.folder, "bench-")?;
+            let report =
+                generator(options)?.block_on(end_to_end::run(&plan(options), folder.path(), progress))?;
             publish(&report.markdown()?, &report, options.report.as_deref())?;
             Ok(true)
         }
+        Benchmark::Outbox(options) => {
+            let folder = servers::folder(&options.folder, "bench-")?;
+            let report = outbox::run(&outbox_plan(options), folder.path(), progress)?;
+            publish(&report.markdown()?, &report, options.report.as_deref())?;
+            Ok(report.pass())
+        }
+        Benchmark::OutboxJob { job, folder } => {
+            // As the gateway's: a thread for every processor.
+            let runtime = runtime(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))?;
+            runtime.block_on(job::work(job, folder))?;
+            Ok(true)
+        }
+    }
+}
+
+fn generator(options: &Options) -> Result<Runtime> {
+    let half = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    runtime(options.threads.unwrap_or(half).max(1))
+}
+
+fn runtime(threads: usize) -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_all().build().context("no runtime for the generator")
+}
+
+fn outbox_plan(options: &OutboxOptions) -> outbox::Plan {
+    outbox::Plan {
+        rows: options.rows.clone(),
+        rounds: options.rounds,
+        warm_up: options.warm_up,
+        measure: options.seconds,
+        backlog_bytes: options.backlog,
     }
 }
 
@@ -154,6 +234,26 @@ mod tests {
         };
         assert_eq!(options.cells.len(), 2);
         assert_eq!(options.seconds, Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn a_job_is_understood_by_the_process_that_gets_it() {
+        let setup = outbox::log::Setup { codec: outbox::log::Codec::Lz4, floor_micros: 7 };
+        let sent = Job::Fill { setup, backlog_bytes: 9 };
+        let text = serde_json::to_string(&sent).unwrap();
+        let words = ["penstock-benches", "outbox-job", &text, "/tmp/x"];
+        let Benchmark::OutboxJob { job, .. } = Arguments::try_parse_from(words).unwrap().benchmark else {
+            panic!("another benchmark")
+        };
+        assert_eq!(job, sent);
+    }
+
+    #[test]
+    fn bad_rows_and_backlogs_are_refused() {
+        for words in [["--rows", "14"], ["--rows", "x"], ["--backlog", "0"], ["--backlog", "nan"]] {
+            let words = ["penstock-benches", "outbox"].into_iter().chain(words);
+            assert!(Arguments::try_parse_from(words).is_err());
+        }
     }
 
     #[test]

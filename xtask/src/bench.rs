@@ -25,6 +25,8 @@ pub(crate) enum Name {
     Ingest,
     /// The same load with the uplink on; figures without bars
     EndToEnd,
+    /// The outbox beside a plain append log, against what is demanded of it
+    Outbox,
 }
 
 /// Builds and runs the benchmark; its exit code decides.
