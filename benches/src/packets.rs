@@ -96,10 +96,10 @@ impl Payloads {
             return Err(io::Error::other(format!("a payload has at least {PAYLOAD_BYTES_MIN} bytes")));
         }
         let mut bytes = Vec::with_capacity(size * PAYLOADS);
-        let mut random = 0x5eed_u64;
+        let mut state = 0x5eed_u64;
         for sequence in 0..PAYLOADS {
             let end = bytes.len() + size;
-            let celsius = next(&mut random) % 9000;
+            let celsius = random(&mut state) % 9000;
             let start = format!(
                 "{{\"sequence\":{sequence},\"temperature\":{}.{:02},\"trace\":\"",
                 celsius / 100,
@@ -107,7 +107,7 @@ impl Payloads {
             );
             bytes.extend_from_slice(start.as_bytes());
             while bytes.len() < end - 2 {
-                let letter = u8::try_from(next(&mut random) % 26).unwrap_or_default();
+                let letter = u8::try_from(random(&mut state) % 26).unwrap_or_default();
                 bytes.push(b'a' + letter);
             }
             bytes.extend_from_slice(b"\"}");
@@ -128,7 +128,7 @@ impl Payloads {
 }
 
 /// splitmix64: a few lines are enough for filler.
-fn next(state: &mut u64) -> u64 {
+pub(crate) fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

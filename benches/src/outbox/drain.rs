@@ -12,12 +12,12 @@ use penstock::outbox::{Consumer, Handle};
 use penstock_proto::Lane;
 
 use super::accounts::{Accounts, disk_bytes};
-use super::job::{Figures, PACED_PRODUCERS, PAYLOAD_BYTES, Timing, alone, fill, named};
+use super::job::{Figures, PACED_PRODUCERS, Timing, alone, fill, named};
 use super::load::{Load, Pace};
 use super::log::{CONSUMER, Outbox, Setup};
+use super::telemetry::{PAYLOAD_BYTES, Telemetry};
 use crate::clock::now;
 use crate::load::count as float;
-use crate::packets::Payloads;
 use crate::stats;
 
 /// What a consumer reads at once, and how often it confirms, in bytes.
@@ -131,7 +131,7 @@ impl Shared {
 pub async fn run(
     folder: &Path,
     setup: Setup,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     backlog_bytes: u64,
     rate: u32,
     timing: Timing,
@@ -214,7 +214,7 @@ impl Drain {
 }
 
 /// Reads the first segment behind everything that was trimmed, again and again.
-async fn seek_at_watermark(log: &Arc<Outbox>, payloads: &Arc<Payloads>) -> Result<Figures> {
+async fn seek_at_watermark(log: &Arc<Outbox>, payloads: &Arc<Telemetry>) -> Result<Figures> {
     tokio::time::sleep(TRIM_WITHIN).await;
     let before = log.handle().status();
     let lane =

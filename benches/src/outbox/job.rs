@@ -17,14 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::accounts::disk_bytes;
 use super::drain;
 use super::load::{Load, Pace, Seen};
-use super::log::{Log, Outbox, Setup};
+use super::log::{Log, Message, Outbox, Setup};
 use super::plain::Plain;
+use super::telemetry::{PAYLOAD_BYTES, Telemetry};
 use crate::load::count as float;
-use crate::packets::Payloads;
 use crate::stats;
-
-/// Bytes of each payload.
-pub const PAYLOAD_BYTES: usize = 200;
 
 /// Producers that fill a backlog, and messages each has in flight.
 const FILL: (u32, u32) = (16, 64);
@@ -183,7 +180,7 @@ fn read(running: &mut Child) -> Result<Figures> {
 /// # Errors
 /// Whatever goes wrong: figures of half a measurement mean nothing.
 pub async fn work(job: &Job, folder: &Path) -> Result<()> {
-    let payloads = Arc::new(Payloads::new(PAYLOAD_BYTES)?);
+    let payloads = Arc::new(Telemetry::new()?);
     let figures = match *job {
         Job::Closed { log: Tested::Plain, producers, window, timing } => {
             let log = Arc::new(Plain::create(&folder.join("plain.log"))?);
@@ -243,7 +240,7 @@ fn say(figures: &Figures) -> Result<()> {
 
 async fn closed<L: Log>(
     log: &Arc<L>,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     producers: u32,
     window: u32,
     timing: Timing,
@@ -256,9 +253,24 @@ async fn closed<L: Log>(
     Ok(figures_of(&seen))
 }
 
+/// Bytes of one record as the outbox stores it, uncompressed: the payload with its device, topic and time.
+fn record_bytes() -> u64 {
+    let mut records = <Outbox as Log>::Records::default();
+    let message = Message {
+        lane: Lane::Telemetry,
+        device: "device-000000",
+        topic: "devices/device-000000/telemetry",
+        received_ms: 0,
+        payload: &[0; PAYLOAD_BYTES],
+    };
+    Outbox::push(&mut records, &message);
+    records.bytes() as u64
+}
+
 /// What every measurement of a load tells.
 pub fn figures_of(seen: &Seen) -> Figures {
     let payload = float(seen.acked) * float(PAYLOAD_BYTES as u64);
+    let records = float(seen.acked) * float(record_bytes());
     named([
         ("per_second", seen.per_second()),
         ("least_us", float(seen.latency.min())),
@@ -268,6 +280,7 @@ pub fn figures_of(seen: &Seen) -> Figures {
         ("cpu_us", seen.cpu_micros()),
         ("group", seen.group()),
         ("device_ratio", float(seen.spent.device_bytes) / payload.max(1.0)),
+        ("device_per_record", float(seen.spent.device_bytes) / records.max(1.0)),
         ("flush_ratio", float(seen.spent.flush_bytes) / payload.max(1.0)),
         ("compaction_ratio", float(seen.spent.compaction_bytes) / payload.max(1.0)),
     ])
@@ -276,7 +289,7 @@ pub fn figures_of(seen: &Seen) -> Figures {
 async fn steady(
     folder: &Path,
     setup: Setup,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     rate: u32,
     drain: bool,
     timing: Timing,
@@ -301,7 +314,7 @@ async fn steady(
 /// A producer fails.
 pub async fn fill(
     log: &Arc<Outbox>,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     backlog_bytes: u64,
 ) -> Result<(Load<Outbox>, Seen)> {
     let mut load = Load::new(log, payloads)?;
@@ -317,7 +330,7 @@ pub async fn fill(
 async fn keep_filled(
     folder: &Path,
     setup: Setup,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     backlog_bytes: u64,
 ) -> Result<()> {
     let directory = folder.join("outbox");
@@ -336,7 +349,7 @@ async fn keep_filled(
 async fn lanes(
     folder: &Path,
     setup: Setup,
-    payloads: &Arc<Payloads>,
+    payloads: &Arc<Telemetry>,
     rate: u32,
     quiet: bool,
     timing: Timing,

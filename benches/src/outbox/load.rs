@@ -15,9 +15,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::accounts::Accounts;
 use super::log::{Log, Message};
+use super::telemetry::Telemetry;
 use crate::clock::now;
 use crate::load::count as float;
-use crate::packets::Payloads;
 
 /// Latencies above this count as this much, in microseconds.
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
@@ -41,7 +41,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct Load<L: Log> {
     log: Arc<L>,
-    payloads: Arc<Payloads>,
+    payloads: Arc<Telemetry>,
     shared: Arc<Shared>,
     producers: JoinSet<Result<()>>,
     started: usize,
@@ -84,8 +84,8 @@ impl<L: Log> Load<L> {
     /// No producers yet.
     ///
     /// # Errors
-    /// The payload size is too small.
-    pub fn new(log: &Arc<L>, payloads: &Arc<Payloads>) -> Result<Self> {
+    /// None in practice: the histogram's bounds are constants.
+    pub fn new(log: &Arc<L>, payloads: &Arc<Telemetry>) -> Result<Self> {
         let latency = Mutex::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?);
         Ok(Self {
             log: Arc::clone(log),
@@ -109,8 +109,7 @@ impl<L: Log> Load<L> {
                 lane,
                 topic: format!("devices/{device}/telemetry"),
                 device,
-                // Producers start at different payloads, so that neighbours in a group differ.
-                next: self.started.wrapping_mul(37),
+                next: Telemetry::first_of(self.started),
                 seen: 0,
                 in_flight: VecDeque::new(),
             };
@@ -213,7 +212,7 @@ impl Shared {
 /// One producer, with buffers of its own.
 struct Producer<L: Log> {
     log: Arc<L>,
-    payloads: Arc<Payloads>,
+    payloads: Arc<Telemetry>,
     shared: Arc<Shared>,
     done: Arc<L::Done>,
     records: L::Records,
