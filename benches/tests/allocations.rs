@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use penstock::mqtt::{Access, Config, Limits, Listener, Service, Topic};
+use penstock::mqtt::{Access, Config, Limits, Listener, OnFull, Service, Topic};
 use penstock::outbox;
 use penstock::supervise::{Phase, Supervisor, TaskKind, clock};
 use penstock_benches::load;
@@ -68,7 +68,13 @@ fn config() -> Config {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
         limits: Limits::default(),
-        listeners: vec![Listener { address, tls: None, receive_buffer: None, send_buffer: None }],
+        listeners: vec![Listener {
+            address,
+            tls: None,
+            receive_buffer: None,
+            send_buffer: None,
+            on_full: OnFull::default(),
+        }],
         access: Access { anonymous: true, users_file: None },
         topics: vec![Topic {
             template: "devices/{device}/telemetry".to_owned(),

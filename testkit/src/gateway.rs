@@ -28,6 +28,8 @@ pub struct Config {
     uplink: Option<(String, String)>,
     tls: Option<(PathBuf, PathBuf)>,
     sections: Vec<(String, Vec<String>)>,
+    listener: Vec<String>,
+    topics: Vec<(String, String)>,
     environment: Vec<(String, OsString)>,
     addresses: Addresses,
 }
@@ -82,6 +84,8 @@ impl Default for Config {
             uplink: None,
             tls: None,
             sections: Vec::new(),
+            listener: Vec::new(),
+            topics: Vec::new(),
             environment: Vec::new(),
             addresses,
         }
@@ -117,6 +121,20 @@ impl Config {
             Some((_, lines)) => lines.push(line.to_owned()),
             None => self.sections.push((section.to_owned(), vec![line.to_owned()])),
         }
+        self
+    }
+
+    /// Adds a line of TOML to every MQTT listener.
+    #[must_use]
+    pub fn listener(mut self, line: &str) -> Self {
+        self.listener.push(line.to_owned());
+        self
+    }
+
+    /// Adds a topic template and the lane of its publishes, beside those for telemetry.
+    #[must_use]
+    pub fn topic(mut self, template: &str, lane: &str) -> Self {
+        self.topics.push((template.to_owned(), lane.to_owned()));
         self
     }
 
@@ -157,11 +175,14 @@ impl Config {
                 format!("key_file = {}", text(key)),
             ]);
         }
-        for lines in &listeners {
+        for lines in &mut listeners {
+            lines.extend(self.listener.iter().cloned());
             write_section(&mut file, "[[mqtt.listener]]", lines);
         }
-        for template in ["devices/{device}/telemetry", "devices/{device}/telemetry/{stream}"] {
-            let lines = [format!("template = {template:?}"), "lane = \"telemetry\"".to_owned()];
+        let telemetry = ["devices/{device}/telemetry", "devices/{device}/telemetry/{stream}"];
+        let telemetry = telemetry.map(|template| (template.to_owned(), "telemetry".to_owned()));
+        for (template, lane) in telemetry.iter().chain(&self.topics) {
+            let lines = [format!("template = {template:?}"), format!("lane = {lane:?}")];
             write_section(&mut file, "[[mqtt.topic]]", &lines);
         }
         file

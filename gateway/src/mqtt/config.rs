@@ -102,6 +102,12 @@ const SEND_BUFFER: Key = Key {
     default: Preset::Unset,
     help: "The kernel's send buffer per connection.",
 };
+const ON_FULL: Key = Key {
+    name: "on_full",
+    value: Value::Choice(&["withhold", "refuse"]),
+    default: Preset::Is("withhold"),
+    help: "What a publish meets when the outbox's quota is used up. `withhold`: it is not read from the socket until there is room, nor is what comes behind it. `refuse`: MQTT 5 clients get 0x97 at QoS 1 and 2, QoS 0 is let go and counted; 3.1.1 clients, which know no reasons, are withheld. Lanes alerts and status have a reserve of 5 % of the quota.",
+};
 
 const ANONYMOUS: Key = Key {
     name: "anonymous",
@@ -132,7 +138,7 @@ const LANE: Key = Key {
 const LISTENER_SHAPE: Shape = Shape::list(
     "listener",
     "An address devices connect to. At least one is required.",
-    &[ADDRESS, TLS, CERTIFICATE_FILE, KEY_FILE, RECEIVE_BUFFER, SEND_BUFFER],
+    &[ADDRESS, TLS, CERTIFICATE_FILE, KEY_FILE, RECEIVE_BUFFER, SEND_BUFFER, ON_FULL],
 );
 const ACCESS_SHAPE: Shape = Shape::table("access", "Who may connect.", &[ANONYMOUS, USERS_FILE]);
 const TOPIC_SHAPE: Shape = Shape::list(
@@ -190,6 +196,18 @@ pub struct Listener {
     pub receive_buffer: Option<usize>,
     /// The kernel's send buffer, in bytes, unless the kernel decides.
     pub send_buffer: Option<usize>,
+    /// What a publish meets that the outbox has no room for.
+    pub on_full: OnFull,
+}
+
+/// What a publish meets when the outbox's quota is used up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is not read until there is room.
+    #[default]
+    Withhold,
+    /// MQTT 5 clients are told; QoS 0 is let go. 3.1.1 clients are withheld.
+    Refuse,
 }
 
 /// Who may connect.
@@ -307,7 +325,8 @@ impl Listener {
         let bytes = |size: ByteSize| size.as_usize();
         let receive_buffer = optional_bytes(section, &RECEIVE_BUFFER)?.map(bytes);
         let send_buffer = optional_bytes(section, &SEND_BUFFER)?.map(bytes);
-        Ok(Self { address, tls, receive_buffer, send_buffer })
+        let on_full = if section.choice(&ON_FULL)? == "refuse" { OnFull::Refuse } else { OnFull::Withhold };
+        Ok(Self { address, tls, receive_buffer, send_buffer, on_full })
     }
 }
 

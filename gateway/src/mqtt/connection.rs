@@ -8,6 +8,10 @@
 //!
 //! The socket is not read while the outbox has no room, while too much of this connection is not
 //! durable, or while the client does not take what is sent to it. The keep alive rests meanwhile.
+//!
+//! When it is the outbox's quota that is used up, which may last, the socket is read in small pieces up
+//! to the first publish that finds no room: what stands before it is served. Where the listener
+//! refuses such publishes, reading goes on behind them.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -16,15 +20,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use penstock_proto::Lane;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::timeout;
 
 use super::acks::Reply;
 use super::codec::{Reason, disconnect, puback, pubcomp, pubrec};
 use super::end::End;
+use super::intake::{Intake, Shortage};
 use super::metrics::Tally;
 use super::registry::{Link, Signal};
-use super::session::{Batch, Place, Rest, Session, Taken, entry_bytes_max};
+use super::session::{Batch, PEEK_BYTES, Place, Rest, Session, Taken, entry_bytes_max};
 use super::shared::{Permit, Seat};
 use super::stream::Stream;
 use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, Ticket};
@@ -291,12 +297,12 @@ impl Connection {
             self.set_watch(Watch::Reading);
             return Ok(Pass::Idle);
         }
-        let bytes_max = RESERVE_BYTES.max(entry_bytes_max(self.need));
-        let Some(room) = self.reserve(bytes_max)? else { return Ok(Pass::Progress) };
+        let Some(mut intake) = self.intake()? else { return Ok(Pass::Progress) };
         let Scratch { read, batch } = scratch;
         let mut count = 0;
         if !self.held {
-            let mut buffer = ReadBuf::new(read);
+            let bytes = if intake.withholds() { self.peek_bytes() } else { read.len() };
+            let mut buffer = ReadBuf::new(read.get_mut(..bytes).unwrap_or_default());
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => {
                     self.set_watch(Watch::Reading);
@@ -312,28 +318,38 @@ impl Connection {
         }
         self.watch = Watch::Reading;
         self.seat.link().set_deadline(self.seat.shared().clock.after(self.keep_alive_ticks));
-        let rest = self.take(batch, read.get(..count).unwrap_or_default(), bytes_max);
-        self.submit(batch, room);
+        let rest = self.take(batch, &mut intake, read.get(..count).unwrap_or_default());
+        self.submit(batch, intake.into_room());
         match rest {
-            Rest::End(end) => Err(end),
-            Rest::Incomplete(_) | Rest::Full => Ok(Pass::Progress),
+            Rest::End(end) => return Err(end),
+            Rest::Held { lane, .. } => self.wait_for_room(lane),
+            Rest::Incomplete(_) | Rest::Full(_) => {}
         }
+        Ok(Pass::Progress)
+    }
+
+    /// How much to read while publishes are withheld: many connections may be for long, and each keeps
+    /// what it read.
+    fn peek_bytes(&self) -> usize {
+        self.need.saturating_sub(self.tail.len()).clamp(PEEK_BYTES, READ_BYTES)
     }
 
     /// Takes what was read, behind what an earlier read left.
-    fn take(&mut self, batch: &mut Batch, read: &[u8], bytes_max: usize) -> Rest {
+    fn take(&mut self, batch: &mut Batch, intake: &mut Intake, read: &[u8]) -> Rest {
         let place = Place { shared: self.seat.shared(), link: self.seat.link() };
         if self.tail.is_empty() {
-            let Taken { used, rest } = self.session.take(place, batch, read, bytes_max);
+            let Taken { used, rest } = self.session.take(place, batch, intake, read);
             self.tail.extend_from_slice(read.get(used..).unwrap_or_default());
             self.note(rest);
             return rest;
         }
         self.tail.extend_from_slice(read);
-        if self.tail.len() < self.need {
-            return Rest::Incomplete(Some(self.need));
+        if self.tail.len() < self.need && !intake.withholds() {
+            let rest = Rest::Incomplete(Some(self.need));
+            self.note(rest);
+            return rest;
         }
-        let Taken { used, rest } = self.session.take(place, batch, &self.tail, bytes_max);
+        let Taken { used, rest } = self.session.take(place, batch, intake, &self.tail);
         self.tail.drain(..used);
         // A large packet leaves a large buffer behind.
         if self.tail.capacity() > 2 * self.tail.len() + 64 {
@@ -344,17 +360,15 @@ impl Connection {
     }
 
     fn note(&mut self, rest: Rest) {
-        self.held = rest == Rest::Full;
+        self.held = matches!(rest, Rest::Full(_) | Rest::Held { .. });
         self.need = match rest {
-            Rest::Incomplete(Some(bytes)) => bytes,
-            Rest::Incomplete(None) | Rest::Full | Rest::End(_) => 0,
+            Rest::Incomplete(Some(bytes)) | Rest::Full(bytes) | Rest::Held { bytes, .. } => bytes,
+            Rest::Incomplete(None) | Rest::End(_) => 0,
         };
     }
 
-    fn submit(&mut self, batch: &mut Batch, room: Room) {
-        if batch.encoded.is_empty() {
-            return;
-        }
+    fn submit(&mut self, batch: &mut Batch, room: Option<Room>) {
+        let Some(room) = room.filter(|_| !batch.encoded.is_empty()) else { return };
         let bytes = batch.encoded.bytes();
         let ticket = self.seat.shared().appender.submit(room, &batch.encoded, &self.done);
         self.session.acks.submitted(ticket.0, bytes);
@@ -362,18 +376,26 @@ impl Connection {
     }
 
     /// Reserves room in the outbox; none means that the wait for it has begun.
-    fn reserve(&mut self, bytes: usize) -> Result<Option<Room>, End> {
+    fn intake(&mut self) -> Result<Option<Intake>, End> {
         let shared = self.seat.shared();
-        match shared.appender.reserve(shared.lane, bytes) {
-            Ok(room) => Ok(Some(room)),
-            Err(Refused::Closed) => Err(End::Stopping),
-            Err(Refused::Full | Refused::Quota | Refused::Poisoned) => {
-                let (appender, lane) = (shared.appender.clone(), shared.lane);
-                let room = Box::pin(async move { appender.room(lane).await });
-                self.room = Some(Waiting { since: clock::now(), room });
-                Ok(None)
-            }
+        let bytes = RESERVE_BYTES.max(entry_bytes_max(self.need));
+        let refused = match shared.appender.reserve(shared.lane, bytes) {
+            Ok(room) => return Ok(Some(Intake::Open(room))),
+            Err(Refused::Closed) => return Err(End::Stopping),
+            Err(refused) => refused,
+        };
+        if let Some(shortage) = Shortage::of(refused) {
+            let refuses = self.session.refuses();
+            return Ok(Some(Intake::Short { shortage, refuses, room: None }));
         }
+        self.wait_for_room(shared.lane);
+        Ok(None)
+    }
+
+    fn wait_for_room(&mut self, lane: Lane) {
+        let appender = self.seat.shared().appender.clone();
+        let room = Box::pin(async move { appender.room(lane).await });
+        self.room = Some(Waiting { since: clock::now(), room });
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -454,10 +476,11 @@ impl Connection {
         let shared = Arc::clone(self.seat.shared());
         tracing::debug!(client_id = self.seat.link().client(), reason = %end, "disconnected");
         shared.metrics.disconnect(end.name());
-        if end.publishes_will() && self.session.has_will() {
+        let place = Place { shared: &shared, link: self.seat.link() };
+        if let Some((lane, bytes)) = self.session.will_room(place).filter(|_| end.publishes_will()) {
             let publish = async {
-                while !self.publish_will() {
-                    shared.appender.room(shared.lane).await;
+                while !self.publish_will(lane, bytes) {
+                    shared.appender.room(lane).await;
                 }
             };
             if timeout(WILL_TIMEOUT, publish).await.is_err() {
@@ -468,15 +491,14 @@ impl Connection {
     }
 
     /// Submits the will; false if there is no room for it now.
-    fn publish_will(&mut self) -> bool {
+    fn publish_will(&mut self, lane: Lane, bytes: usize) -> bool {
         let shared = Arc::clone(self.seat.shared());
-        // A will has at most two strings of 64 KiB and its properties, all from one CONNECT.
-        let Ok(room) = shared.appender.reserve(shared.lane, RESERVE_BYTES) else { return false };
+        let Ok(room) = shared.appender.reserve(lane, bytes) else { return false };
         SCRATCH.with_borrow_mut(|Scratch { batch, .. }| {
             batch.clear();
             let place = Place { shared: &shared, link: self.seat.link() };
             if self.session.take_will(place, batch) {
-                self.submit(batch, room);
+                self.submit(batch, Some(room));
             }
             shared.metrics.add(&mut batch.tally);
         });

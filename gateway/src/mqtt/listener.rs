@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::config;
 use super::error::Error;
-use super::open::open;
+use super::open::{Terms, open};
 use super::shared::{Permit, Shared};
 use crate::supervise::{Phase, Supervisor, TaskKind};
 use crate::tls;
@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Listener {
     socket: StdListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    terms: Terms,
 }
 
 impl std::fmt::Debug for Listener {
@@ -45,7 +45,7 @@ impl Listener {
         let refused = |source| Error::Listen { address: config.address, source };
         let socket = listen(config).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, tls })
+        Ok(Self { socket, address, terms: Terms { tls, on_full: config.on_full } })
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -53,7 +53,7 @@ impl Listener {
     }
 
     pub(super) const fn is_tls(&self) -> bool {
-        self.tls.is_some()
+        self.terms.tls.is_some()
     }
 
     /// Accepts until the gateway stops.
@@ -73,7 +73,7 @@ impl Listener {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, _)) => start(&shared, &supervisor, socket, self.tls.clone()),
+                Ok((socket, _)) => start(&shared, &supervisor, socket, self.terms.clone()),
                 Err(error) => {
                     shared.metrics.accept_errors.increment(1);
                     if is_of_one_connection(&error) {
@@ -91,14 +91,14 @@ impl Listener {
 }
 
 /// Starts the task of a connection, unless there are too many even to hear it.
-fn start(shared: &Arc<Shared>, supervisor: &Supervisor, socket: TcpStream, tls: Option<TlsAcceptor>) {
+fn start(shared: &Arc<Shared>, supervisor: &Supervisor, socket: TcpStream, terms: Terms) {
     let Some(permit) = shared.admit() else {
         shared.metrics.connect("too_many");
         return;
     };
     // Acknowledgements are small and must not wait for each other. A failure shows in the first read.
     drop(socket.set_nodelay(true));
-    let future = serve(Arc::clone(shared), supervisor.clone(), permit, socket, tls);
+    let future = serve(Arc::clone(shared), supervisor.clone(), permit, socket, terms);
     supervisor.spawn(TaskKind::Connection, future);
 }
 
@@ -108,12 +108,12 @@ async fn serve(
     supervisor: Supervisor,
     permit: Permit,
     socket: TcpStream,
-    tls: Option<TlsAcceptor>,
+    terms: Terms,
 ) -> Result<(), io::Error> {
     let opening = Box::pin(async move {
         let shutdown = supervisor.shutdown();
         tokio::select! {
-            opened = open(shared, permit, socket, tls) => opened,
+            opened = open(shared, permit, socket, terms) => opened,
             () = shutdown.reached(Phase::FinishPublishes) => None,
         }
     });

@@ -2,7 +2,9 @@
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::codec::Qos;
 use super::end::{End, Refusal};
+use super::intake::Shortage;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, histogram};
 
 const CONNECTIONS: Metric = Metric {
@@ -50,8 +52,14 @@ const ACKS: Metric = Metric {
 const REFUSED: Metric = Metric {
     name: "penstock_mqtt_refused_total",
     kind: Kind::Counter,
-    help: "Publishes that were not stored, by reason.",
-    labels: &[("reason", &["foreign", "unknown_topic"])],
+    help: "Publishes that were not stored, by reason; `quota` at QoS 1 and 2, with 0x97, the others at any.",
+    labels: &[("reason", &["foreign", "unknown_topic", "quota"])],
+};
+const SHED: Metric = Metric {
+    name: "penstock_mqtt_shed_total",
+    kind: Kind::Counter,
+    help: "Publishes at QoS 0 let go because a listener refuses what the outbox has no room for, by what was used up.",
+    labels: &[("reason", &Shortage::NAMES)],
 };
 const RECEIVED: Metric = Metric {
     name: "penstock_mqtt_received_bytes_total",
@@ -99,6 +107,7 @@ pub(crate) const METRICS: &[Metric] = &[
     REPEATS,
     ACKS,
     REFUSED,
+    SHED,
     RECEIVED,
     DELIVERED,
     DELIVERIES_DROPPED,
@@ -118,6 +127,8 @@ pub(super) struct Metrics {
     acks: [Counter; 3],
     foreign: Counter,
     unknown_topic: Counter,
+    short: Vec<Counter>,
+    shed: Vec<Counter>,
     received: Counter,
     pub(super) delivered: Counter,
     pub(super) deliveries_dropped: Counter,
@@ -135,6 +146,10 @@ pub(super) struct Tally {
     pub(super) repeats: u64,
     pub(super) foreign: u64,
     pub(super) unknown_topic: u64,
+    /// QoS 1 and 2 that a shortage refused, by shortage.
+    short: [u64; Shortage::NAMES.len()],
+    /// QoS 0 that a shortage let go, by shortage.
+    shed: [u64; Shortage::NAMES.len()],
     pub(super) pubacks: u64,
     pub(super) pubrecs: u64,
     pub(super) pubcomps: u64,
@@ -157,6 +172,8 @@ impl Metrics {
             acks: ["puback", "pubrec", "pubcomp"].map(|kind| counter_with(&ACKS, "kind", kind)),
             foreign: counter_with(&REFUSED, "reason", "foreign"),
             unknown_topic: counter_with(&REFUSED, "reason", "unknown_topic"),
+            short: Shortage::NAMES.map(|name| counter_with(&REFUSED, "reason", name)).into(),
+            shed: Shortage::NAMES.map(|name| counter_with(&SHED, "reason", name)).into(),
             received: counter(&RECEIVED),
             delivered: counter(&DELIVERED),
             deliveries_dropped: counter(&DELIVERIES_DROPPED),
@@ -194,6 +211,24 @@ impl Metrics {
         add(&self.repeats, counted.repeats);
         add(&self.foreign, counted.foreign);
         add(&self.unknown_topic, counted.unknown_topic);
+        for (counter, count) in self.short.iter().zip(counted.short) {
+            add(counter, count);
+        }
+        for (counter, count) in self.shed.iter().zip(counted.shed) {
+            add(counter, count);
+        }
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Counts a publish that a shortage kept out.
+    pub(super) fn short(&mut self, shortage: Shortage, qos: Qos) {
+        let counts = if qos == Qos::AtMostOnce { &mut self.shed } else { &mut self.short };
+        if let Some(count) = counts.get_mut(shortage.index()) {
+            *count += 1;
+        }
     }
 }
 

@@ -21,14 +21,16 @@
 //! | CONNECT | 72 KiB, `connect_timeout` | 0x95; closed |
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
-//! | room in the outbox | the outbox | not read |
+//! | on its way to the disk | the outbox | not read |
+//! | not confirmed by the cloud | the outbox's quota | read up to the first publish without room; `on_full = "refuse"`: 5: 0x97, QoS 0 dropped, counted |
 //! | acknowledgements not taken | one write | not read; closed after 30 s |
 //! | deliveries waiting | `outgoing_bytes_max` | dropped, counted |
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
 //! | TLS handshakes, passwords verified at once | 16 per core, 2 | wait; closed at a deadline |
 //!
 //! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`), `connection` runs the
-//! socket, `session` turns packets (`codec`) into entries and replies, `acks` keeps their order.
+//! socket, `session` turns packets (`codec`) into entries and replies, `intake` says which find room,
+//! `acks` keeps their order.
 //! `template` knows topics, `keep_alive` deadlines, `end` the reasons for an end.
 
 mod access;
@@ -38,6 +40,7 @@ mod config;
 mod connection;
 mod end;
 mod error;
+mod intake;
 mod keep_alive;
 mod listener;
 mod metrics;
@@ -55,7 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessError, hash_password};
-pub use config::{Access, Config, Limits, Listener, Topic};
+pub use config::{Access, Config, Limits, Listener, OnFull, Topic};
 pub use error::Error;
 pub(crate) use metrics::METRICS;
 

@@ -15,6 +15,7 @@ use super::access::Denied;
 use super::codec::{
     Connack, Connect, Frame, Malformed, PacketType, Split, Version, connack, split, version_of,
 };
+use super::config::OnFull;
 use super::connection::Connection;
 use super::end::Refusal;
 use super::registry::Signal;
@@ -33,6 +34,13 @@ const ACCESS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long CONNACK may take to be written.
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a listener says about its connections.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) on_full: OnFull,
+}
+
 /// A CONNECT that was read, and what came after it.
 struct Hello {
     buffer: Vec<u8>,
@@ -50,9 +58,9 @@ pub(super) async fn open(
     shared: Arc<Shared>,
     permit: Permit,
     socket: TcpStream,
-    tls: Option<TlsAcceptor>,
+    terms: Terms,
 ) -> Option<Box<Connection>> {
-    match try_open(&shared, permit, socket, tls).await {
+    match try_open(&shared, permit, socket, terms).await {
         Ok(connection) => {
             shared.metrics.connect("accepted");
             Some(connection)
@@ -69,9 +77,9 @@ async fn try_open(
     shared: &Arc<Shared>,
     permit: Permit,
     socket: TcpStream,
-    tls: Option<TlsAcceptor>,
+    terms: Terms,
 ) -> Result<Box<Connection>, Refusal> {
-    let mut stream = match tls {
+    let mut stream = match terms.tls {
         None => Stream::Plain(socket),
         Some(acceptor) => handshake(shared, &acceptor, socket).await?,
     };
@@ -91,7 +99,7 @@ async fn try_open(
     let version = connect.version;
     let rest = hello.buffer.get(hello.end..).unwrap_or_default();
     match enter(shared, &permit, &connect).await {
-        Ok(entered) => entered.accept(stream, permit, &connect, rest).await,
+        Ok(entered) => entered.accept(stream, permit, &connect, rest, terms.on_full).await,
         Err(refusal) => Err(refuse(&mut stream, Some(version), refusal).await),
     }
 }
@@ -228,6 +236,7 @@ impl Entered {
         permit: Permit,
         connect: &Connect<'_>,
         rest: &[u8],
+        on_full: OnFull,
     ) -> Result<Box<Connection>, Refusal> {
         let (shared, link) = (self.seat.shared(), self.seat.link());
         let limits = &shared.limits;
@@ -247,7 +256,8 @@ impl Entered {
             Ok(Err(_)) | Err(_) => return Err(Refusal::Closed),
         }
         let keep_alive = if overruled { longest } else { connect.keep_alive };
-        let session = Session::new(connect.version, connect.session_expiry == 0, connect.will.as_ref());
+        let will = connect.will.as_ref();
+        let session = Session::new(connect.version, connect.session_expiry == 0, will, on_full);
         tracing::debug!(client_id = link.client(), device_id = link.device().id(), "connected");
         Ok(Box::new(Connection::new(self.seat, permit, stream, session, keep_alive, rest)))
     }

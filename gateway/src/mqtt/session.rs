@@ -4,15 +4,19 @@
 //! outbox, packets to send at once and replies that wait for the commit. The connection around it
 //! does the I/O.
 
+use penstock_proto::Lane;
+
 use crate::outbox::{Encoded, Entry, Properties, UserProperties};
 use crate::supervise::clock;
 
 use super::acks::{Acks, Reply};
 use super::codec::{
     Ack, AckKind, Disconnect, Frame, Malformed, PacketType, Publish, PublishProperties, Qos, Reason, Split,
-    Subscribe, Unsubscribe, Version, Will, auth, ping, pingresp, split, suback, unsuback,
+    Subscribe, Unsubscribe, Version, Will, auth, ping, pingresp, publish_topic, split, suback, unsuback,
 };
+use super::config::OnFull;
 use super::end::End;
+use super::intake::{Admission, Intake, has_reserve};
 use super::metrics::Tally;
 use super::registry::{Delivered, Link, Registry, SubscriptionOptions};
 use super::shared::Shared;
@@ -25,6 +29,9 @@ const OPEN_EXCHANGES: usize = 8;
 const REPLIES: usize = 4;
 /// Most bytes of an entry that do not come from its packet: the device and the fixed fields.
 const ENTRY_OVERHEAD: usize = 256;
+/// Bytes read at once while publishes are withheld, and the most that a client may need to name the
+/// topic of one that should not be.
+pub(super) const PEEK_BYTES: usize = 1 << 10;
 
 /// The state of one connection after its CONNECT.
 #[derive(Debug)]
@@ -37,6 +44,7 @@ pub(super) struct Session {
     will: Option<Box<KeptWill>>,
     /// The CONNECT asked for no session beyond the connection, so that DISCONNECT may not either.
     expires_at_once: bool,
+    on_full: OnFull,
 }
 
 /// A will, kept until the connection ends.
@@ -74,8 +82,10 @@ pub(super) struct Taken {
 pub(super) enum Rest {
     /// Nothing, or the front of a packet; its size if it is known.
     Incomplete(Option<usize>),
-    /// Perhaps more packets: a limit was reached.
-    Full,
+    /// A packet of this size, and perhaps more: a limit was reached.
+    Full(usize),
+    /// A publish of this size, whole or not, that there is no room for; what has to have some first.
+    Held { lane: Lane, bytes: usize },
     /// The connection ends.
     End(End),
 }
@@ -90,13 +100,24 @@ pub(super) struct Place<'a> {
 // === impl Session ===
 
 impl Session {
-    pub(super) fn new(version: Version, expires_at_once: bool, will: Option<&Will<'_>>) -> Self {
+    pub(super) fn new(
+        version: Version,
+        expires_at_once: bool,
+        will: Option<&Will<'_>>,
+        on_full: OnFull,
+    ) -> Self {
         let will = will.map(|will| Box::new(KeptWill::new(will)));
-        Self { version, acks: Acks::default(), received: Vec::new(), will, expires_at_once }
+        Self { version, acks: Acks::default(), received: Vec::new(), will, expires_at_once, on_full }
     }
 
     pub(super) const fn version(&self) -> Version {
         self.version
+    }
+
+    /// Whether the client is told of a publish that a used-up quota leaves no room for. MQTT 3.1.1 has no
+    /// word for it.
+    pub(super) fn refuses(&self) -> bool {
+        self.on_full == OnFull::Refuse && self.version == Version::V5
     }
 
     /// Whether it may take more packets; `batch_bytes` are encoded already.
@@ -108,28 +129,33 @@ impl Session {
             && (self.version == Version::V5 || self.acks.open() < inflight_max)
     }
 
-    /// Takes packets from `input` while there is room, at most `bytes_max` of entries.
+    /// Takes packets from `input` as far as `intake` and the limits allow.
     pub(super) fn take(
         &mut self,
         place: Place<'_>,
         batch: &mut Batch,
+        intake: &mut Intake,
         input: &[u8],
-        bytes_max: usize,
     ) -> Taken {
         batch.received_ms = clock::unix_ms();
+        let bytes_max = intake.bytes_max();
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
             let rest = match split(rest, place.shared.limits.packet_bytes_max) {
+                Ok(Split::Incomplete { bytes: Some(bytes) }) if intake.withholds() => {
+                    judge_front(place, rest, bytes)
+                }
                 Ok(Split::Incomplete { bytes }) => Rest::Incomplete(bytes),
                 Err(malformed) => Rest::End(End::Malformed(malformed)),
                 Ok(Split::Frame(frame)) => {
                     let bytes = batch.encoded.bytes();
-                    if bytes + entry_bytes_max(frame.bytes) > bytes_max || !self.has_room(place.shared, bytes)
+                    if bytes.saturating_add(entry_bytes_max(frame.bytes)) > bytes_max
+                        || !self.has_room(place.shared, bytes)
                     {
-                        Rest::Full
-                    } else if let Err(end) = self.packet(place, batch, &frame) {
-                        Rest::End(end)
+                        Rest::Full(frame.bytes)
+                    } else if let Err(rest) = self.packet(place, batch, intake, &frame) {
+                        rest
                     } else {
                         used += frame.bytes;
                         continue;
@@ -141,9 +167,21 @@ impl Session {
     }
 
     #[inline]
-    fn packet(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
+    fn packet(
+        &mut self,
+        place: Place<'_>,
+        batch: &mut Batch,
+        intake: &mut Intake,
+        frame: &Frame<'_>,
+    ) -> Result<(), Rest> {
+        if frame.kind == PacketType::Publish {
+            return self.publish(place, batch, intake, frame);
+        }
+        self.control(place, batch, frame).map_err(Rest::End)
+    }
+
+    fn control(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
         match frame.kind {
-            PacketType::Publish => self.publish(place, batch, frame),
             PacketType::Pubrel => self.pubrel(batch, frame.body),
             PacketType::Pingreq => {
                 ping(frame.body)?;
@@ -161,16 +199,22 @@ impl Session {
                 auth(frame.body, self.version)?;
                 Err(End::Malformed(Malformed::Unexpected))
             }
-            // A second CONNECT ([MQTT-3.1.0-2]).
-            PacketType::Connect => Err(End::Malformed(Malformed::Unexpected)),
+            // A second CONNECT ([MQTT-3.1.0-2]). Publishes do not come here.
+            PacketType::Connect | PacketType::Publish => Err(End::Malformed(Malformed::Unexpected)),
         }
     }
 
     #[inline]
-    fn publish(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
-        let publish = Publish::decode(frame, self.version)?;
+    fn publish(
+        &mut self,
+        place: Place<'_>,
+        batch: &mut Batch,
+        intake: &mut Intake,
+        frame: &Frame<'_>,
+    ) -> Result<(), Rest> {
+        let publish = Publish::decode(frame, self.version).map_err(End::from)?;
         if publish.retain && self.version == Version::V5 {
-            return Err(End::Retain);
+            return Err(Rest::End(End::Retain));
         }
         let slot = self.received.binary_search(&publish.id);
         if publish.qos == Qos::ExactlyOnce && slot.is_ok() {
@@ -184,13 +228,25 @@ impl Session {
             Verdict::Own(matched) => matched,
             Verdict::Foreign => {
                 batch.tally.foreign += 1;
-                return self.refuse(batch, &publish, Reason::NotAuthorized, End::Foreign);
+                return Ok(self.refuse(batch, &publish, Reason::NotAuthorized, End::Foreign)?);
             }
             Verdict::Unknown => {
                 batch.tally.unknown_topic += 1;
-                return self.refuse(batch, &publish, Reason::TopicNameInvalid, End::UnknownTopic);
+                return Ok(self.refuse(batch, &publish, Reason::TopicNameInvalid, End::UnknownTopic)?);
             }
         };
+        let (lane, bytes) = (matched.lane, frame.bytes);
+        match intake.admit(place.shared, lane, batch.encoded.bytes(), entry_bytes_max(bytes)) {
+            Admission::Take => {}
+            Admission::Later => return Err(Rest::Full(bytes)),
+            Admission::Hold => return Err(Rest::Held { lane, bytes }),
+            Admission::Closed => return Err(Rest::End(End::Stopping)),
+            Admission::Refuse(shortage) => {
+                batch.tally.short(shortage, publish.qos);
+                self.answer(batch, &publish, Reason::QuotaExceeded);
+                return Ok(());
+            }
+        }
         batch.store(place, &publish, &matched);
         if place.link.device().is_subscribed() {
             deliver(place, &publish);
@@ -210,14 +266,21 @@ impl Session {
 
     /// Refuses a publish in its turn. MQTT 3.1.1 has no word for it but closing; QoS 0 has none at all.
     fn refuse(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason, end: End) -> Result<(), End> {
+        if self.version == Version::V3 && publish.qos != Qos::AtMostOnce {
+            return Err(end);
+        }
+        self.answer(batch, publish, reason);
+        Ok(())
+    }
+
+    /// Queues the answer to a publish that is not stored.
+    fn answer(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason) {
         let reply = match publish.qos {
-            Qos::AtMostOnce => return Ok(()),
-            _ if self.version == Version::V3 => return Err(end),
+            Qos::AtMostOnce => return,
             Qos::AtLeastOnce => Reply::Puback(reason),
             Qos::ExactlyOnce => Reply::Pubrec(reason),
         };
         self.acks.push(reply, publish.id, !batch.encoded.is_empty());
-        Ok(())
     }
 
     /// Refuses a publish above the window that the client was told.
@@ -330,10 +393,34 @@ impl Session {
         true
     }
 
-    /// Whether there is a will that the end of the connection makes due.
-    pub(super) const fn has_will(&self) -> bool {
-        self.will.is_some()
+    /// The room that the will takes in the outbox, and in which lane; nothing if there is none that the
+    /// end of the connection makes due.
+    pub(super) fn will_room(&self, place: Place<'_>) -> Option<(Lane, usize)> {
+        let will = self.will.as_deref()?;
+        let lane = match place.shared.templates.verdict(&will.topic, place.link.device().id()) {
+            Verdict::Own(matched) => matched.lane,
+            Verdict::Foreign | Verdict::Unknown => return None,
+        };
+        Some((lane, entry_bytes_max(will.topic.len() + will.payload.len() + will.properties.len())))
     }
+}
+
+/// Decides on the front of a packet while publishes are withheld: one that will find no room is not
+/// worth reading to its end.
+fn judge_front(place: Place<'_>, front: &[u8], bytes: usize) -> Rest {
+    if front.first().is_none_or(|first| first >> 4 != 3) {
+        return Rest::Incomplete(Some(bytes));
+    }
+    let lane = match publish_topic(front) {
+        None if front.len() < PEEK_BYTES => return Rest::Incomplete(Some(bytes)),
+        None => place.shared.lane,
+        Some(topic) => match place.shared.templates.verdict(topic, place.link.device().id()) {
+            Verdict::Own(matched) => matched.lane,
+            // It is refused, and needs no room for that.
+            Verdict::Foreign | Verdict::Unknown => return Rest::Incomplete(Some(bytes)),
+        },
+    };
+    if has_reserve(lane) { Rest::Incomplete(Some(bytes)) } else { Rest::Held { lane, bytes } }
 }
 
 /// Why a filter is not granted.
@@ -352,6 +439,14 @@ fn refuse_filter(place: Place<'_>, filter: &str) -> Option<Reason> {
 /// Most bytes that the entry of a packet can take: captured levels stand in it twice.
 pub(super) const fn entry_bytes_max(packet_bytes: usize) -> usize {
     2 * packet_bytes + ENTRY_OVERHEAD
+}
+
+// === impl Rest ===
+
+impl From<End> for Rest {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
 }
 
 // === impl KeptWill ===

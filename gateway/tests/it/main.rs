@@ -1,5 +1,6 @@
 //! Promises across stages, shown on the real binary with real clients.
 
+mod backpressure;
 mod client;
 mod cloud_faults;
 mod command_line;

@@ -41,7 +41,7 @@ pub(super) use encode::{
 };
 pub(super) use frame::{Frame, PacketType, Split, split};
 pub(super) use malformed::Malformed;
-pub(super) use publish::{Publish, PublishProperties};
+pub(super) use publish::{Publish, PublishProperties, publish_topic};
 pub(super) use reason::Reason;
 pub(super) use subscribe::{Subscribe, Unsubscribe};
 pub(super) use topic::filter_matches;

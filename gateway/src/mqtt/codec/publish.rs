@@ -3,7 +3,7 @@
 use super::frame::Frame;
 use super::malformed::Malformed;
 use super::properties::{self, Allowed, Property};
-use super::reader::Reader;
+use super::reader::{Reader, varint};
 use super::{Qos, Version, topic};
 
 /// One PUBLISH from a client.
@@ -56,6 +56,14 @@ impl<'a> Publish<'a> {
         }
         Ok(Self { dup, qos, retain: frame.flags & 1 != 0, topic, id, properties, payload: reader.rest() })
     }
+}
+
+/// The topic in the front of a PUBLISH, if it is there and is text.
+pub(crate) fn publish_topic(front: &[u8]) -> Option<&str> {
+    let after = front.get(1..)?;
+    let (_, length_bytes) = varint(after).ok()??;
+    let topic = Reader::new(after.get(length_bytes..)?).binary().ok()?;
+    std::str::from_utf8(topic).ok()
 }
 
 impl<'a> PublishProperties<'a> {

@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::super::{Access, Config, Handle, Limits, Listener, Service, Topic};
-use super::outbox::Outbox;
+use super::super::{Access, Config, Handle, Limits, Listener, OnFull, Service, Topic};
+use super::outbox::{Outbox, Setup};
 use super::wire;
 use crate::supervise::{Phase, Supervisor, TaskKind};
 
@@ -37,6 +37,7 @@ pub(super) fn open_config() -> Config {
             tls: None,
             receive_buffer: None,
             send_buffer: None,
+            on_full: OnFull::default(),
         }],
         access: Access { anonymous: true, users_file: None },
         topics: Topic::defaults(),
@@ -59,9 +60,13 @@ impl Gateway {
     }
 
     pub(super) fn with_tick(config: &Config, tick: Duration) -> Self {
+        Self::with_outbox(config, tick, Setup::default())
+    }
+
+    pub(super) fn with_outbox(config: &Config, tick: Duration, setup: Setup) -> Self {
         crate::tls::install_provider();
         let supervisor = Supervisor::new();
-        let outbox = Outbox::open(&supervisor);
+        let outbox = Outbox::open(setup, &supervisor);
         let appender = outbox.handle().appender();
         let (service, handle) =
             Service::bind_with_tick(config, appender, &supervisor, tick).expect("the stage starts");

@@ -1,5 +1,6 @@
 //! The stage from the outside: sockets on one end, the outbox on the other.
 
+mod backpressure;
 mod client;
 mod config;
 mod connect;

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use penstock_proto::Lane;
+use penstock_proto::{Lane, Seq};
 
 use crate::outbox::{
-    Completion, Config, ConsumerId, Encoded, Entry, Handle, Permit, Properties, Service, Ticket,
+    Completion, Config, ConsumerId, Encoded, Entry, Handle, Permit, Properties, Refused, Service, Ticket,
 };
 use crate::supervise::{Supervisor, TaskKind, clock};
 
 /// An outbox whose commits can be held.
 ///
-/// Telemetry waits for a floor longer than any test. An alert does not, and takes everything that was
+/// By default telemetry waits for a floor longer than any test. An alert does not, and takes everything that was
 /// submitted before it along: a task submits one whenever something waits and nothing is held.
 pub(super) struct Outbox {
     handle: Handle,
@@ -25,21 +25,40 @@ pub(super) struct Outbox {
     _folder: tempfile::TempDir,
 }
 
-const FLOOR: Duration = Duration::from_secs(3600);
+/// How the outbox of a test differs from others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setup {
+    /// The quota of unconfirmed bytes.
+    pub(super) bytes_max: u64,
+    /// Least time between two commits. With the default a test has a hand on them.
+    pub(super) commit_floor: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { bytes_max: 16 << 30, commit_floor: Duration::from_secs(3600) }
+    }
+}
+
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 const CONSUMER: &str = "test";
+/// The topic of what fills the outbox.
+const FILLER: &str = "filler";
+const FILLER_BYTES: usize = 32 << 10;
 
 impl Outbox {
-    pub(super) fn open(supervisor: &Supervisor) -> Self {
+    pub(super) fn open(setup: Setup, supervisor: &Supervisor) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = Config {
-            commit_floor: FLOOR,
+            commit_floor: setup.commit_floor,
+            bytes_max: setup.bytes_max,
             queue_bytes_max: QUEUE_BYTES_MAX,
             realtime: false,
             ..Config::new(folder.path().join("outbox"))
         };
-        let consumer = ConsumerId { name: CONSUMER.to_owned(), lane: Lane::Telemetry };
-        let (_service, handle) = Service::open(config, &[consumer], supervisor).expect("the outbox opens");
+        let consumers = [Lane::Alerts, Lane::Status, Lane::Telemetry]
+            .map(|lane| ConsumerId { name: CONSUMER.to_owned(), lane });
+        let (_service, handle) = Service::open(config, &consumers, supervisor).expect("the outbox opens");
         // The first commit of all does not wait for the floor.
         let first = Arc::new(Completion::new());
         alert(&handle, &first);
@@ -77,6 +96,43 @@ impl Outbox {
         *self.full.lock() = room;
     }
 
+    /// Uses up the quota of unconfirmed entries in lane telemetry, and waits until that is durable.
+    pub(super) async fn fill(&self) {
+        let payload = vec![b'x'; FILLER_BYTES];
+        let filler = encoded(Lane::Telemetry, FILLER, &payload);
+        let done = Arc::new(Completion::new());
+        let filled = async {
+            loop {
+                match self.handle.appender().reserve(Lane::Telemetry, 2 * FILLER_BYTES) {
+                    Ok(room) => drop(self.handle.appender().submit(room, &filler, &done)),
+                    Err(Refused::Quota) => break,
+                    Err(refused) => panic!("refused: {refused}"),
+                }
+                // One by one: the commit of all would be long.
+                while self.handle.status().queue_bytes > 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        super::gateway::soon(filled).await;
+    }
+
+    /// Confirms everything in lane telemetry, and waits until there is room for a read again.
+    pub(super) async fn confirm(&self) {
+        let mut consumer = self.handle.consumer(CONSUMER, Lane::Telemetry).expect("a consumer");
+        let mut low = Seq(1);
+        while let Some(segment) = consumer.try_next(1 << 20).expect("readable") {
+            low = segment.records().last().map_or(low, |(seq, _)| Seq(seq.0 + 1));
+        }
+        consumer.commit(low, Vec::new());
+        let roomy = async {
+            while self.handle.appender().reserve(Lane::Telemetry, 256 << 10).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        super::gateway::soon(roomy).await;
+    }
+
     /// Waits until so many publishes are stored, and returns their payloads.
     pub(super) async fn stored(&self, count: usize) -> Vec<String> {
         let stored = async {
@@ -91,12 +147,17 @@ impl Outbox {
         super::gateway::soon(stored).await
     }
 
-    /// The payloads stored in lane telemetry, in order.
+    /// The payloads stored in lane telemetry and not confirmed, in order.
     pub(super) fn payloads(&self) -> Vec<String> {
+        self.payloads_of(Lane::Telemetry)
+    }
+
+    /// The payloads stored in one of three lanes and not confirmed, in order, without the test's own.
+    pub(super) fn payloads_of(&self, lane: Lane) -> Vec<String> {
         let mut payloads = Vec::new();
-        let mut consumer = self.handle.consumer(CONSUMER, Lane::Telemetry).expect("a consumer");
+        let mut consumer = self.handle.consumer(CONSUMER, lane).expect("a consumer");
         while let Some(segment) = consumer.try_next(1 << 20).expect("readable") {
-            for (_, record) in segment.records() {
+            for (_, record) in segment.records().filter(|(_, record)| record.topic != FILLER) {
                 payloads.push(String::from_utf8_lossy(record.payload).into_owned());
             }
         }
@@ -125,17 +186,21 @@ async fn commit(handle: Handle, held: Arc<AtomicBool>) -> Result<(), io::Error> 
 fn alert(handle: &Handle, done: &Arc<Completion>) -> Option<Ticket> {
     let appender = handle.appender();
     let permit = appender.reserve(Lane::Alerts, 1024).ok()?;
+    Some(appender.submit(permit, &encoded(Lane::Alerts, FILLER, b""), done))
+}
+
+fn encoded(lane: Lane, topic: &str, payload: &[u8]) -> Encoded {
     let mut encoded = Encoded::default();
     encoded.push(&Entry {
-        lane: Lane::Alerts,
+        lane,
         device: "test",
-        topic: "test",
+        topic,
         received_ms: 0,
         qos: 0,
         retain: false,
         clock_synced: false,
         properties: Properties::default(),
-        payload: b"",
+        payload,
     });
-    Some(appender.submit(permit, &encoded, done))
+    encoded
 }
