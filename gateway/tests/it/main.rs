@@ -5,6 +5,7 @@ mod client;
 mod cloud_faults;
 mod command_line;
 mod crash_recovery;
+mod descriptors;
 mod fleet;
 mod hub;
 mod real_clients;

@@ -1,12 +1,16 @@
 //! CONNECT: who is let in, what CONNACK says, and every refusal in both versions.
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::super::codec::Version;
-use super::super::{Access, hash_password};
+use super::super::{Access, Config, hash_password};
 use super::gateway::{Client, Gateway, open_config, soon};
 use super::wire::{self, Connect, plain};
 
@@ -113,7 +117,7 @@ async fn users_need_the_right_password_and_may_be_bound_to_a_device() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("users");
     let hash = hash_password(b"secret").expect("hashed");
-    std::fs::write(&file, format!("anna:{hash}\npump:{hash}:device=pump-7\n")).expect("written");
+    fs::write(&file, format!("anna:{hash}\npump:{hash}:device=pump-7\n")).expect("written");
     let mut config = open_config();
     config.access = Access { anonymous: false, users_file: Some(file) };
     let gateway = Gateway::with(&config);
@@ -185,12 +189,7 @@ async fn publishes_may_follow_connect_at_once() {
 #[tokio::test]
 async fn tls_clients_are_served_and_a_broken_handshake_hurts_nobody() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).expect("written");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let mut config = open_config();
-    config.listeners[0].tls = Some((certificate, key));
+    let (config, pem) = tls_config(folder.path());
     let gateway = Gateway::with(&config);
     assert!(gateway.handle.addresses()[0].tls);
 
@@ -198,7 +197,7 @@ async fn tls_clients_are_served_and_a_broken_handshake_hurts_nobody() {
     junk.send(&wire::connect(4, "d")).await;
     drop(junk.packet_or_end().await);
 
-    let mut client = Client::new(tls(&gateway, &made.cert.pem()).await);
+    let mut client = Client::new(tls(&gateway, &pem).await);
     client.send(&wire::connect(5, "d")).await;
     assert_eq!(client.packet().await[3], 0);
     let large = wire::publish(5, 1, 1, "devices/d/telemetry", &[b'x'; 200_000]);
@@ -208,6 +207,65 @@ async fn tls_clients_are_served_and_a_broken_handshake_hurts_nobody() {
     client.send(&[0xe0, 0]).await;
     client.expect_end(&[]).await;
     gateway.connections(0).await;
+}
+
+/// More clients than may shake hands at once stop in the middle of it, or say nothing at all.
+#[tokio::test]
+async fn handshakes_that_do_not_end_are_cut_off_and_give_their_places_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (config, pem) = tls_config(folder.path());
+    let mut patient = config.clone();
+    patient.limits.handshake_timeout = Duration::from_secs(60);
+    let patient = Gateway::with(&patient);
+    let mut hurried = config;
+    hurried.limits.handshake_timeout = Duration::from_millis(500);
+    let hurried = Gateway::with(&hurried);
+    // The header of a record of 512 bytes with a ClientHello, and nothing of it.
+    let front = [22, 3, 1, 2, 0, 1];
+
+    let places = patient.handle.shared.handshakes.available_permits();
+    let mut stopped = Vec::new();
+    for gateway in [&patient, &hurried] {
+        for _ in 0..places + 8 {
+            let mut client = gateway.raw().await;
+            client.send(&front).await;
+            stopped.push(client);
+        }
+        stopped.push(gateway.raw().await);
+    }
+    let taken = async {
+        while patient.handle.shared.handshakes.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(taken).await;
+    let late = async {
+        let mut client = Client::new(tls(&patient, &pem).await);
+        client.send(&wire::connect(5, "d")).await;
+        client.packet().await
+    };
+    let late = tokio::time::timeout(Duration::from_millis(100), late).await;
+    assert!(late.is_err(), "every place is taken until a deadline");
+
+    for mut client in stopped.drain(places + 9..) {
+        client.expect_end(&[]).await;
+    }
+    hurried.connections(0).await;
+    assert_eq!(hurried.handle.shared.handshakes.available_permits(), places);
+    let mut client = Client::new(tls(&hurried, &pem).await);
+    client.send(&wire::connect(5, "d")).await;
+    assert_eq!(client.packet().await[3], 0);
+}
+
+/// A configuration whose listener speaks TLS, and its certificate.
+fn tls_config(folder: &Path) -> (Config, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).expect("written");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let mut config = open_config();
+    config.listeners[0].tls = Some((certificate, key));
+    (config, made.cert.pem())
 }
 
 async fn tls(gateway: &Gateway, certificate: &str) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
