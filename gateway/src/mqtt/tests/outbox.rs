@@ -44,7 +44,7 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 const CONSUMER: &str = "test";
 /// The topic of what fills the outbox.
 const FILLER: &str = "filler";
-const FILLER_BYTES: usize = 32 << 10;
+const FILLER_BYTES_MIN: usize = 32 << 10;
 
 impl Outbox {
     pub(super) fn open(setup: Setup, supervisor: &Supervisor) -> Self {
@@ -98,12 +98,13 @@ impl Outbox {
 
     /// Uses up the quota of unconfirmed entries in lane telemetry, and waits until that is durable.
     pub(super) async fn fill(&self) {
-        let payload = vec![b'x'; FILLER_BYTES];
+        let share = usize::try_from(self.handle.status().bytes_max / 64).expect("a small quota");
+        let payload = vec![b'x'; share.max(FILLER_BYTES_MIN)];
         let filler = encoded(Lane::Telemetry, FILLER, &payload);
         let done = Arc::new(Completion::new());
         let filled = async {
             loop {
-                match self.handle.appender().reserve(Lane::Telemetry, 2 * FILLER_BYTES) {
+                match self.handle.appender().reserve(Lane::Telemetry, filler.bytes()) {
                     Ok(room) => drop(self.handle.appender().submit(room, &filler, &done)),
                     Err(Refused::Quota) => break,
                     Err(refused) => panic!("refused: {refused}"),
