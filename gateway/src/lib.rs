@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod uplink;
 
 pub mod admin;
+pub mod examine;
 pub mod verify;
 
 pub mod azure;

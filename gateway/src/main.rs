@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use penstock::config::{ConfigError, Settings};
-use penstock::{app, mqtt, observe, supervise, tls, verify};
+use penstock::{app, examine, mqtt, observe, supervise, tls, verify};
 
 /// Ended because it was asked to.
 const ASKED: u8 = 0;
@@ -40,6 +40,8 @@ enum Command {
     HashPassword,
     /// Reads topics from the beginning and proves that nothing in them is missing or out of order.
     Verify(verify::Args),
+    /// Looks into an outbox directory, also while a gateway uses it.
+    Outbox(examine::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { config } => check_config(&config),
         Command::HashPassword => hash_password(),
         Command::Verify(arguments) => verify_topics(&arguments),
+        Command::Outbox(arguments) => examine_outbox(&arguments),
     };
     ExitCode::from(code)
 }
@@ -106,6 +109,17 @@ fn hash_password() -> u8 {
 
 fn verify_topics(arguments: &verify::Args) -> u8 {
     match verify::run(arguments, std::io::stdout().lock()) {
+        Ok(true) => ASKED,
+        Ok(false) => FAILED,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+fn examine_outbox(arguments: &examine::Args) -> u8 {
+    match examine::run(arguments, &mut std::io::stdout().lock(), &mut std::io::stderr()) {
         Ok(true) => ASKED,
         Ok(false) => FAILED,
         Err(error) => {

@@ -9,6 +9,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("outbox", &["config", "observe", "supervise"]),
     ("uplink", &["outbox", "azure", "config", "observe", "supervise"]),
     ("verify", &["uplink", "azure", "config", "supervise"]),
+    ("examine", &["outbox", "uplink", "supervise"]),
     ("admin", &["mqtt", "outbox", "uplink", "config", "observe", "supervise"]),
     ("azure", &["config"]),
     ("config", &["admin", "mqtt", "observe", "outbox", "uplink"]),
@@ -18,7 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Public modules of a stage that others may enter; everything else goes through the stage's front page.
-const OPEN_DOORS: &[&str] = &["supervise::clock", "mqtt::access", "uplink::reader"];
+const OPEN_DOORS: &[&str] = &["supervise::clock", "mqtt::access", "outbox::offline", "uplink::reader"];
 
 /// Files that alone may name a crate.
 const KEEPERS: &[(&str, &[&str])] = &[

@@ -14,8 +14,8 @@ use super::error::OpenError;
 use super::store::{Engine, FileKind};
 
 const LOCK: &str = "lock";
-const DATABASE: &str = "database";
-const HIGH_WATER: &str = "high-water";
+pub(super) const DATABASE: &str = "database";
+pub(super) const HIGH_WATER: &str = "high-water";
 const ASIDE: &str = "wal-aside";
 /// Sets that are no longer needed and are being removed.
 const ASIDE_DONE: &str = "wal-aside.done";

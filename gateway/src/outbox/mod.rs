@@ -33,6 +33,7 @@ mod housekeeping;
 mod incident;
 mod keys;
 mod metrics;
+pub mod offline;
 mod reader;
 mod record;
 mod recovery;

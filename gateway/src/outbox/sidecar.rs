@@ -78,17 +78,13 @@ impl Sidecar {
 
     /// Opens the file and reads the later of its valid slots.
     pub(super) fn open(path: &Path) -> Result<(Self, Mark), SidecarError> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SidecarError::Missing),
-            other => other?,
-        };
-        let slots = [0, SLOT_STRIDE as u64].map(|at| {
-            let mut bytes = [0; SLOT_LEN];
-            file.read_exact_at(&mut bytes, at).ok().and_then(|()| decode(&bytes))
-        });
-        let latest = slots.into_iter().flatten().max_by_key(|(write, _)| *write);
-        let (write, mark) = latest.ok_or(SidecarError::Invalid)?;
+        let (file, write, mark) = latest(OpenOptions::new().read(true).write(true), path)?;
         Ok((Self { file: Arc::new(file), write }, mark))
+    }
+
+    /// Reads the mark beside the process that writes it: at worst the one before the last.
+    pub(super) fn read(path: &Path) -> Result<Mark, SidecarError> {
+        latest(OpenOptions::new().read(true), path).map(|(_, _, mark)| mark)
     }
 
     /// Writes the mark into the slot that was not written last.
@@ -104,6 +100,21 @@ impl Sidecar {
     pub(super) fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
+}
+
+/// Opens the file; also the later of its valid slots and its count of writes.
+fn latest(options: &OpenOptions, path: &Path) -> Result<(File, u64, Mark), SidecarError> {
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SidecarError::Missing),
+        other => other?,
+    };
+    let slots = [0, SLOT_STRIDE as u64].map(|at| {
+        let mut bytes = [0; SLOT_LEN];
+        file.read_exact_at(&mut bytes, at).ok().and_then(|()| decode(&bytes))
+    });
+    let latest = slots.into_iter().flatten().max_by_key(|(write, _)| *write);
+    let (write, mark) = latest.ok_or(SidecarError::Invalid)?;
+    Ok((file, write, mark))
 }
 
 fn encode(write: u64, mark: &Mark) -> Vec<u8> {

@@ -115,6 +115,20 @@ struct Rocks {
     unsynced: WriteOptions,
 }
 
+/// A store opened beside whoever owns it: it never writes, takes no lock, and sees the moment of its
+/// opening. Files that its owner deletes afterwards stay readable, because all are open.
+#[derive(Debug)]
+pub(super) struct ReadOnly(Rocks);
+
+/// What a read-only opening does about files that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadFiles {
+    /// It fails. Right where the owner may have deleted a file in this moment.
+    Refuse,
+    /// It opens, and reading fails where the file is needed.
+    Accept,
+}
+
 const META: &str = "meta";
 
 /// Memory that a lane collects before it becomes a file: the floor of space that can be returned,
@@ -244,6 +258,50 @@ fn family_options(cache: &Cache) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     options.set_block_based_table_factory(&table);
     options
+}
+
+// === impl ReadOnly ===
+
+impl ReadOnly {
+    /// Opens the store that stands at `path` as it is. Nothing is created or changed there.
+    pub(super) fn open(path: &Path, bad_files: BadFiles) -> Result<Self, StoreError> {
+        let mut options = database_options(Open::Existing);
+        options.set_paranoid_checks(bad_files == BadFiles::Refuse);
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
+        let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
+        let families = families.into_iter().chain([meta]);
+        // The gateway's log is there and in use.
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
+        let (synced, unsynced) = (WriteOptions::default(), WriteOptions::default());
+        Ok(Self(Rocks { db, path: path.to_owned(), synced, unsynced }))
+    }
+
+    /// As [`Store::meta`].
+    pub(super) fn meta(&self, key: &MetaKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.meta(key)
+    }
+
+    /// As [`Store::metas`].
+    pub(super) fn metas(&self) -> Result<Vec<(MetaKey, Vec<u8>)>, StoreError> {
+        self.0.metas()
+    }
+
+    /// As [`Store::scan`].
+    pub(super) fn scan(
+        &self,
+        lane: Lane,
+        from: Seq,
+        below: Seq,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.0.scan(lane, from, below, visit)
+    }
+
+    /// As [`Store::scan_back`].
+    pub(super) fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.0.scan_back(lane, from, visit)
+    }
 }
 
 // === impl Rocks ===

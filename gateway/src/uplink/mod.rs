@@ -44,6 +44,8 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+use penstock_proto::Seq;
+
 use crate::outbox::ConsumerId;
 
 pub use config::Config;
@@ -53,9 +55,21 @@ pub use route::Route;
 pub use service::{Service, StartError};
 pub use status::{Handle, Held, Status};
 
+/// The name of the uplink's consumers in the outbox.
+pub const CONSUMER: &str = lane::LaneFeed::CONSUMER;
+
 /// The consumers that the outbox must be opened with.
 #[must_use]
 pub fn consumers() -> Vec<ConsumerId> {
-    let consumer = |lane| ConsumerId { name: lane::LaneFeed::CONSUMER.to_owned(), lane };
+    let consumer = |lane| ConsumerId { name: CONSUMER.to_owned(), lane };
     service::LANES.into_iter().map(consumer).collect()
+}
+
+/// The uplink's state for a replay from `low`, made from its `stored` one. A state that cannot be read
+/// becomes the empty one, with which nothing is skipped and chains begin anew.
+#[must_use]
+pub fn replay_state(stored: &[u8], low: Seq) -> Vec<u8> {
+    let Ok(mut state) = tracker::State::decode(stored) else { return Vec::new() };
+    state.forget_from(low);
+    state.encode()
 }

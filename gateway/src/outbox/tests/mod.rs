@@ -5,6 +5,7 @@ mod consuming;
 mod dropping;
 mod memory;
 mod model;
+mod offline;
 mod opening;
 mod poisoning;
 mod quarantine;

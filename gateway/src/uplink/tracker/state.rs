@@ -77,6 +77,17 @@ impl State {
         out
     }
 
+    /// The state for going on from `low` although more is confirmed: what a target confirmed at or above
+    /// `low` is no reason to skip any more, and stays where its chain goes on for what it never held.
+    pub(crate) fn forget_from(&mut self, low: Seq) {
+        for target in self.topics.iter_mut().flat_map(|topic| &mut topic.targets) {
+            if target.acked >= low {
+                target.basis = target.basis.max(target.acked);
+                target.acked = Seq::ZERO;
+            }
+        }
+    }
+
     /// Parses the stored form; nothing stored is the empty state.
     ///
     /// # Errors

@@ -127,6 +127,34 @@ fn other_routes_skip_nothing() {
 }
 
 #[test]
+fn a_replay_sends_everything_from_its_position_and_keeps_the_chains() {
+    let mut before = tracker(3);
+    for (partition, seq) in [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6)] {
+        send(&mut before, partition, seq);
+        assert_eq!(before.acked(target(partition), Seq(seq), 0), Ack::Advanced);
+    }
+    let stored = crate::uplink::replay_state(&before.state().encode(), Seq(5));
+    let state = State::decode(&stored).expect("just written");
+    let mut again = Tracker::new(&topics(), 7, Seq(5), &state);
+    assert_eq!(again.set_partitions(TELEMETRY, 3, Seq(6)), Ok(Partitions::Same));
+    assert_eq!(send(&mut again, 1, 5), 0, "confirmed before, and what it followed is not known any more");
+    assert_eq!(send(&mut again, 0, 6), 0);
+    assert_eq!(send(&mut again, 2, 7), 4, "this partition has nothing to repeat");
+    assert_eq!(send(&mut again, 0, 8), 6);
+    // Without it, the tracker would take the replay for something done.
+    let mut unaware = Tracker::new(&topics(), 7, Seq(5), &before.state());
+    assert_eq!(unaware.set_partitions(TELEMETRY, 3, Seq(6)), Ok(Partitions::Same));
+    assert_eq!(unaware.admit(target(1), Seq(5)), Admit::AlreadyAcked);
+    // A chain goes on where it ended even if its partition gets nothing of the replay.
+    let stored = crate::uplink::replay_state(&before.state().encode(), Seq(4));
+    let state = State::decode(&stored).expect("just written");
+    let mut rerouted = Tracker::new(&topics(), 7, Seq(4), &state);
+    assert_eq!(rerouted.set_partitions(TELEMETRY, 3, Seq(6)), Ok(Partitions::Same));
+    assert_eq!(send(&mut rerouted, 2, 7), 4);
+    assert_eq!(crate::uplink::replay_state(b"junk", Seq(1)), Vec::<u8>::new());
+}
+
+#[test]
 fn a_topic_made_anew_skips_nothing() {
     let mut tracker = tracker(2);
     send(&mut tracker, 1, 1);
