@@ -6,7 +6,9 @@
 //! modelled, what is not, and how to use it.
 //!
 //! ```text
-//! edge::interpose   the libc symbols            -> shim
+//! edge::interpose   the libc symbols            -> faults, shim
+//! edge::trap        calls that pass them by     -> faults
+//! faults            what was ordered to go wrong (kill, space)
 //! shim              finds the file, orders the real call and the bookkeeping
 //! file, dirty       data of one file            -> store (twin inodes, by inode number)
 //! names             names of each directory     -> twin (hard links to the store)
@@ -19,9 +21,12 @@
 
 mod dirty;
 mod edge;
+mod faults;
 mod file;
+mod kill;
 mod load;
 mod names;
 mod settings;
 mod shim;
+mod space;
 mod start;

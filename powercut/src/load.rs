@@ -7,9 +7,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::edge::raw::{self, Errno};
+use crate::edge::trap;
 use crate::names;
 use crate::settings::Settings;
 use crate::shim::{self, Shim, give_up, refuse};
+use crate::space::Space;
 
 /// Runs once, before the program. The shim is not installed yet, so `std::fs` is safe to use.
 pub(crate) fn load() {
@@ -41,7 +43,9 @@ pub(crate) fn load() {
         Err(errno) => give_up("look at POWERCUT_DIR", errno),
     };
     let (twin, store) = (path_text(&settings.twin), path_text(&store));
-    let shim = Shim::new(settings, (root.into_bytes(), stat), store.clone().into_bytes(), lock);
+    let space = settings.space.as_deref().map(|file| pretend(file, &settings.dir));
+    let store_and_lock = (store.clone().into_bytes(), lock);
+    let shim = Shim::new(settings, space, (root.into_bytes(), stat), store_and_lock);
     let started = match fresh {
         true => shim.keep_all(dir.as_raw_fd()).and_then(|()| complete(&store)),
         false => shim.resume(dir.as_raw_fd(), &twin, &store),
@@ -49,7 +53,27 @@ pub(crate) fn load() {
     if let Err(errno) = started {
         give_up("take over what POWERCUT_DIR and POWERCUT_TWIN hold", errno);
     }
+    let pretends = shim.space.is_some();
     shim::install(shim);
+    if pretends && let Err(errno) = trap::install() {
+        give_up("watch the calls that ask for space", errno);
+    }
+}
+
+/// A disk of the size that the file says, with what is below `dir` on it.
+fn pretend(file: &Path, dir: &Path) -> Space {
+    let unusable = |why: &dyn std::fmt::Display| -> ! {
+        refuse(&format!("POWERCUT_SPACE={} (a file of 8 bytes): {why}", file.display()))
+    };
+    let opened = fs::File::open(file).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (length, opened) = opened.unwrap_or_else(|error| unusable(&error));
+    if length < 8 {
+        unusable(&"it is shorter");
+    }
+    match raw::shared_number(&opened.into()) {
+        Ok(size) => Space::new(size, dir).unwrap_or_else(|error| unusable(&error)),
+        Err(errno) => give_up("map POWERCUT_SPACE", errno),
+    }
 }
 
 /// In the store of a twin that was made to the end.

@@ -3,6 +3,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::kill::Rule;
 
 /// Which syncs count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub(crate) enum Mode {
     Strict,
     /// A sync succeeds and makes nothing durable.
     Lie,
+    /// The same for files whose name ends in `.log`; everything else is as in `Strict`.
+    LieLogs,
 }
 
 #[derive(Debug)]
@@ -25,6 +30,12 @@ pub(crate) struct Settings {
     pub(crate) fail_sync: Option<u64>,
     /// `POWERCUT_TORN`: seed for sectors that reach the disk before their sync.
     pub(crate) torn: Option<u64>,
+    /// `POWERCUT_KILL`: the call the process does not survive.
+    pub(crate) kill: Option<Rule>,
+    /// `POWERCUT_SPACE`: a file with the size of the disk.
+    pub(crate) space: Option<PathBuf>,
+    /// `POWERCUT_SYNC_DELAY_US`: how much longer each sync takes.
+    pub(crate) sync_delay: Option<Duration>,
 }
 
 impl Settings {
@@ -38,7 +49,8 @@ impl Settings {
             None => Mode::Strict,
             Some(word) if word == "strict" => Mode::Strict,
             Some(word) if word == "lie" => Mode::Lie,
-            Some(word) => return Err(format!("POWERCUT_MODE={} (strict or lie)", word.display())),
+            Some(word) if word == "lie-logs" => Mode::LieLogs,
+            Some(word) => return Err(format!("POWERCUT_MODE={} (strict, lie or lie-logs)", word.display())),
         };
         let number = |name: &str| match variable(name) {
             None => Ok(None),
@@ -47,12 +59,24 @@ impl Settings {
                 parsed.map(Some).ok_or_else(|| format!("{name}={} (a number)", word.display()))
             }
         };
+        let kill = match variable("POWERCUT_KILL") {
+            None => None,
+            Some(text) => {
+                let rule = text.to_str().and_then(Rule::parse);
+                Some(rule.ok_or_else(|| {
+                    format!("POWERCUT_KILL={} (before|after:OPERATION:PATTERN:N)", text.display())
+                })?)
+            }
+        };
         Ok(Some(Settings {
             dir: dir.into(),
             twin: twin.into(),
             mode,
             fail_sync: number("POWERCUT_FAIL_SYNC_AFTER")?,
             torn: number("POWERCUT_TORN")?,
+            kill,
+            space: variable("POWERCUT_SPACE").map(PathBuf::from),
+            sync_delay: number("POWERCUT_SYNC_DELAY_US")?.map(Duration::from_micros),
         }))
     }
 }

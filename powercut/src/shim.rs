@@ -16,6 +16,7 @@ use crate::edge::raw::{self, Errno, Outcome, Stat};
 use crate::file::{File, by_number};
 use crate::names::{self, Entry, Id, Names};
 use crate::settings::{Mode, Settings};
+use crate::space::Space;
 
 /// Exit code of a process in which the simulation cannot be kept up.
 const CANNOT_SIMULATE: c_int = 97;
@@ -54,9 +55,11 @@ pub(crate) enum Node {
 /// The state of a process that is watched.
 #[derive(Debug)]
 pub(crate) struct Shim {
-    settings: Settings,
+    pub(crate) settings: Settings,
+    /// The pretended disk, if there is one.
+    pub(crate) space: Option<Space>,
     /// Absolute path of the watched directory, without a slash at the end.
-    root: Vec<u8>,
+    pub(crate) root: Vec<u8>,
     pub(crate) store: Vec<u8>,
     pub(crate) dev: u64,
     live: RwLock<HashMap<u64, Node>>,
@@ -68,26 +71,32 @@ pub(crate) struct Shim {
 }
 
 /// A name in a watched directory.
-struct Spot {
-    dir: OwnedFd,
-    name: CString,
+pub(crate) struct Spot {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: CString,
 }
 
 impl Spot {
-    fn stat(&self) -> Option<Stat> {
+    pub(crate) fn stat(&self) -> Option<Stat> {
         raw::stat_at(self.dir.as_raw_fd(), &self.name).ok()
     }
 }
 
 impl Shim {
     /// `root` is a directory and the only one known at first.
-    pub(crate) fn new(settings: Settings, root: (Vec<u8>, Stat), store: Vec<u8>, lock: OwnedFd) -> Shim {
+    pub(crate) fn new(
+        settings: Settings,
+        space: Option<Space>,
+        root: (Vec<u8>, Stat),
+        (store, lock): (Vec<u8>, OwnedFd),
+    ) -> Shim {
         let (root, stat) = root;
         let twin = settings.twin.as_os_str().as_encoded_bytes().to_vec();
         let mut names = Names::new(twin, store.clone());
         let id = names.add_root();
         Shim {
             settings,
+            space,
             root,
             store,
             dev: stat.dev,
@@ -201,7 +210,8 @@ impl Shim {
         }
         match self.settings.mode {
             Mode::Lie => Ok(0),
-            Mode::Strict => file.sync(fd, real),
+            Mode::LieLogs if self.path_of(fd).ends_with(b".log") => Ok(0),
+            Mode::Strict | Mode::LieLogs => file.sync(fd, real),
         }
     }
 
@@ -400,7 +410,7 @@ impl Shim {
     }
 
     /// The last component of `path`, if its directory is watched.
-    fn spot(&self, dir: RawFd, path: &CStr) -> Option<Spot> {
+    pub(crate) fn spot(&self, dir: RawFd, path: &CStr) -> Option<Spot> {
         let path = path.to_bytes();
         let end = path.iter().rposition(|&byte| byte != b'/')? + 1;
         let slash = path[..end].iter().rposition(|&byte| byte == b'/');
@@ -419,7 +429,7 @@ impl Shim {
         Some(Spot { dir, name: CString::new(name).ok()? })
     }
 
-    fn path_of(&self, fd: RawFd) -> Vec<u8> {
+    pub(crate) fn path_of(&self, fd: RawFd) -> Vec<u8> {
         let mut buffer = vec![0_u8; 4096];
         let length = raw::read_link(&by_number(fd), &mut buffer).unwrap_or(0);
         buffer.truncate(length);

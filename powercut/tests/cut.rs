@@ -5,6 +5,8 @@
 //! compared with what the script says is durable, or with an in-memory model of strict durability.
 #![expect(clippy::unwrap_used, reason = "everything here is a test or serves one")]
 
+#[path = "cut/faults.rs"]
+mod faults;
 #[path = "cut/model.rs"]
 mod model;
 #[path = "cut/script.rs"]
@@ -14,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use model::Model;
 use rand::rngs::StdRng;
@@ -38,20 +40,30 @@ impl Cut {
         Cut { data, twin, _home: home }
     }
 
-    /// Runs a script under the library, then kills the process. Returns what it printed.
-    fn run(&self, script: &str, settings: &[(&str, &str)]) -> String {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    /// The program under the library, to run a script.
+    fn command(&self, script: &str, settings: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env("SCRIPT", script)
             .env("LD_PRELOAD", library())
             .env("POWERCUT_DIR", &self.data)
             .env("POWERCUT_TWIN", &self.twin)
             .envs(settings.iter().copied())
-            .current_dir(&self.data)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .current_dir(&self.data);
+        command
+    }
+
+    /// Runs a script under the library to the end of the process. Returns how it ended and what it printed.
+    fn end(&self, script: &str, settings: &[(&str, &str)]) -> (ExitStatus, String) {
+        let output = self.command(script, settings).stdin(Stdio::null()).output().unwrap();
+        (output.status, String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a script under the library, then kills the process. Returns what it printed.
+    fn run(&self, script: &str, settings: &[(&str, &str)]) -> String {
+        let mut command = self.command(script, settings);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         // The child ends by itself when its standard input closes, so this cannot wait for ever.

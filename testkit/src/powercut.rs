@@ -7,7 +7,9 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Which syncs make data durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,9 @@ pub enum Mode {
     Strict,
     /// Syncs succeed and keep nothing: the negative control, in which a promise of durability must break.
     Lie,
+    /// Syncs of `.log` files succeed and keep nothing, everything else is as in `Strict`: what a program leaves
+    /// that does not sync its log.
+    LieLogs,
 }
 
 /// Why a power cut cannot be simulated.
@@ -44,6 +49,35 @@ pub struct PowerCut {
     mode: Mode,
     fail_sync: Option<u64>,
     torn: Option<u64>,
+    kill: Option<String>,
+    space: Option<PathBuf>,
+    sync_delay: Option<Duration>,
+}
+
+/// A pretended disk for [`PowerCut::on`]: a file with its size, which may change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    file: PathBuf,
+}
+
+impl Disk {
+    /// Writes the size into `file`, which must not lie in the directory that is watched.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new(file: &Path, bytes: u64) -> io::Result<Disk> {
+        fs::write(file, bytes.to_le_bytes())?;
+        Ok(Disk { file: file.to_owned() })
+    }
+
+    /// Changes the size: a smaller one is a disk that others have filled.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+        // In place: the process has mapped this very file.
+        fs::OpenOptions::new().write(true).open(&self.file)?.write_all_at(&bytes.to_le_bytes(), 0)
+    }
 }
 
 impl PowerCut {
@@ -68,7 +102,28 @@ impl PowerCut {
             mode,
             fail_sync: None,
             torn: None,
+            kill: None,
+            space: None,
+            sync_delay: None,
         })
+    }
+
+    /// The process kills itself at a call: `before|after:OPERATION:PATTERN:N`, as `docs/power-cut.md` says.
+    #[must_use]
+    pub fn killed(self, rule: &str) -> PowerCut {
+        PowerCut { kill: Some(rule.to_owned()), ..self }
+    }
+
+    /// The directory lies on a disk of its own.
+    #[must_use]
+    pub fn on(self, disk: &Disk) -> PowerCut {
+        PowerCut { space: Some(disk.file.clone()), ..self }
+    }
+
+    /// Every sync takes longer; counted in whole microseconds.
+    #[must_use]
+    pub fn delayed(self, by: Duration) -> PowerCut {
+        PowerCut { sync_delay: Some(by), ..self }
     }
 
     /// The sync of a `.log` file with this number, counted from 1, returns EIO once.
@@ -90,6 +145,7 @@ impl PowerCut {
         let mode = match self.mode {
             Mode::Strict => "strict",
             Mode::Lie => "lie",
+            Mode::LieLogs => "lie-logs",
         };
         let mut pairs = vec![
             ("LD_PRELOAD", self.library.clone().into_os_string()),
@@ -99,6 +155,10 @@ impl PowerCut {
         ];
         pairs.extend(self.fail_sync.map(|number| ("POWERCUT_FAIL_SYNC_AFTER", number.to_string().into())));
         pairs.extend(self.torn.map(|seed| ("POWERCUT_TORN", seed.to_string().into())));
+        pairs.extend(self.kill.as_ref().map(|rule| ("POWERCUT_KILL", rule.into())));
+        pairs.extend(self.space.as_ref().map(|file| ("POWERCUT_SPACE", file.into())));
+        let delay = self.sync_delay.map(|delay| delay.as_micros().to_string().into());
+        pairs.extend(delay.map(|micros| ("POWERCUT_SYNC_DELAY_US", micros)));
         pairs
     }
 
@@ -153,6 +213,9 @@ mod tests {
             mode: Mode::Lie,
             fail_sync: None,
             torn: None,
+            kill: None,
+            space: None,
+            sync_delay: None,
         };
         let text = |cut: &PowerCut| {
             let pairs = cut.environment().into_iter();
@@ -162,6 +225,18 @@ mod tests {
             "LD_PRELOAD=/lib/libpowercut.so POWERCUT_DIR=/data POWERCUT_TWIN=/twin POWERCUT_MODE=lie";
         assert_eq!(text(&cut), expected);
         let expected = format!("{expected} POWERCUT_FAIL_SYNC_AFTER=3 POWERCUT_TORN=9");
-        assert_eq!(text(&cut.failing_sync(3).torn(9)), expected);
+        let cut = cut.failing_sync(3).torn(9);
+        assert_eq!(text(&cut), expected);
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("disk");
+        let disk = Disk::new(&file, 1 << 20).unwrap();
+        disk.resize(4096).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), 4096_u64.to_le_bytes());
+        let cut = cut.killed("before:sync:*.log:2").on(&disk).delayed(Duration::from_millis(2));
+        let expected = format!(
+            "{expected} POWERCUT_KILL=before:sync:*.log:2 POWERCUT_SPACE={} POWERCUT_SYNC_DELAY_US=2000",
+            file.display()
+        );
+        assert_eq!(text(&cut), expected);
     }
 }

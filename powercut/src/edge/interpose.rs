@@ -10,7 +10,8 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
 use libc::{off_t, size_t, ssize_t};
 
-use super::raw::{Errno, Outcome, outcome, set_errno};
+use super::raw::{Errno, Outcome, PASS, outcome, set_errno};
+use crate::faults::Fit;
 use crate::shim::{self, Shim};
 
 /// Runs before `main`, and before the initialisers of the program.
@@ -76,7 +77,7 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: c_int, mode: c_uint) -
     let real = || call!(SYS_openat, int(dir), path, int(flags), c_long::from(mode));
     // SAFETY: a path argument of a libc function.
     answer_int(match unsafe { watch(path) } {
-        Some((shim, path)) => shim.open(dir, path, flags, real),
+        Some((shim, path)) => shim.try_open(dir, path, flags, real),
         None => real(),
     })
 }
@@ -143,53 +144,100 @@ unsafe extern "C" fn creat64(path: *const c_char, mode: c_uint) -> c_int {
     unsafe { open_at(HERE, path, CREAT, mode) }
 }
 
-/// `at` is `None` for a call that moves the file position; `flags` are those of `pwritev2`.
-fn written(fd: c_int, at: Option<off_t>, flags: c_int, real: impl FnOnce() -> Outcome) -> ssize_t {
+/// `at` is `None` for a call that moves the file position; `flags` are those of `pwritev2`. `real` is told how
+/// many of the `count` bytes to write.
+fn written(
+    fd: c_int,
+    (at, flags): (Option<off_t>, c_int),
+    (count, fit): (size_t, Fit),
+    real: impl FnOnce(size_t) -> Outcome,
+) -> ssize_t {
+    let place = (at.and_then(|at| u64::try_from(at).ok()), flags);
     answer(match shim::get() {
-        Some(shim) => shim.write(fd, at.and_then(|at| u64::try_from(at).ok()), flags, real),
-        None => real(),
+        Some(shim) => shim.try_write(fd, place, (count, fit), real),
+        None => real(count),
     })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, from: *const c_void, count: size_t) -> ssize_t {
-    written(fd, None, 0, || call!(SYS_write, int(fd), from, count))
+    written(fd, (None, 0), (count, Fit::Part), |count| call!(SYS_write, int(fd), from, count))
+}
+
+/// # Safety
+/// As `pwrite(2)`.
+unsafe fn write_at(fd: c_int, from: *const c_void, count: size_t, at: off_t) -> ssize_t {
+    written(fd, (Some(at), 0), (count, Fit::Part), |count| call!(SYS_pwrite64, int(fd), from, count, at))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(fd: c_int, from: *const c_void, count: size_t, at: off_t) -> ssize_t {
-    written(fd, Some(at), 0, || call!(SYS_pwrite64, int(fd), from, count, at))
+    // SAFETY: the caller's contract.
+    unsafe { write_at(fd, from, count, at) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(fd: c_int, from: *const c_void, count: size_t, at: off_t) -> ssize_t {
-    written(fd, Some(at), 0, || call!(SYS_pwrite64, int(fd), from, count, at))
+    // SAFETY: the caller's contract.
+    unsafe { write_at(fd, from, count, at) }
+}
+
+/// How many bytes the vectors hold; 0 for what the kernel refuses by itself.
+///
+/// # Safety
+/// `from` is null or points to `count` vectors.
+unsafe fn length(from: *const c_void, count: c_int) -> size_t {
+    let Ok(count) = usize::try_from(count) else { return 0 };
+    if from.is_null() || count > 1024 {
+        return 0;
+    }
+    // SAFETY: the contract of this function.
+    let vectors = unsafe { std::slice::from_raw_parts(from.cast::<libc::iovec>(), count) };
+    vectors.iter().fold(0, |sum, vector| sum.saturating_add(vector.iov_len))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(fd: c_int, from: *const c_void, count: c_int) -> ssize_t {
-    written(fd, None, 0, || call!(SYS_writev, int(fd), from, int(count)))
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { length(from, count) };
+    written(fd, (None, 0), (bytes, Fit::All), |_| call!(SYS_writev, int(fd), from, int(count)))
+}
+
+/// # Safety
+/// As `pwritev(2)`.
+unsafe fn write_vectors_at(fd: c_int, from: *const c_void, count: c_int, at: off_t) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { length(from, count) };
+    let real = |_| call!(SYS_pwritev, int(fd), from, int(count), at, int(0));
+    written(fd, (Some(at), 0), (bytes, Fit::All), real)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(fd: c_int, from: *const c_void, count: c_int, at: off_t) -> ssize_t {
-    written(fd, Some(at), 0, || call!(SYS_pwritev, int(fd), from, int(count), at, int(0)))
+    // SAFETY: the caller's contract.
+    unsafe { write_vectors_at(fd, from, count, at) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev64(fd: c_int, from: *const c_void, count: c_int, at: off_t) -> ssize_t {
-    written(fd, Some(at), 0, || call!(SYS_pwritev, int(fd), from, int(count), at, int(0)))
+    // SAFETY: the caller's contract.
+    unsafe { write_vectors_at(fd, from, count, at) }
 }
 
-fn write_vectors_2(fd: c_int, from: *const c_void, count: c_int, at: off_t, flags: c_int) -> ssize_t {
+/// # Safety
+/// As `pwritev2(2)`.
+unsafe fn write_vectors_2(fd: c_int, from: *const c_void, count: c_int, at: off_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { length(from, count) };
     let place = (at != -1).then_some(at);
-    let real = || call!(SYS_pwritev2, int(fd), from, int(count), at, int(0), int(flags));
-    written(fd, place, flags, real)
+    let real = |_| call!(SYS_pwritev2, int(fd), from, int(count), at, int(0), int(flags));
+    written(fd, (place, flags), (bytes, Fit::All), real)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev2(fd: c_int, from: *const c_void, n: c_int, at: off_t, flags: c_int) -> ssize_t {
-    write_vectors_2(fd, from, n, at, flags)
+    // SAFETY: the caller's contract.
+    unsafe { write_vectors_2(fd, from, n, at, flags) }
 }
 
 #[unsafe(no_mangle)]
@@ -200,7 +248,8 @@ unsafe extern "C" fn pwritev64v2(
     at: off_t,
     flags: c_int,
 ) -> ssize_t {
-    write_vectors_2(fd, from, n, at, flags)
+    // SAFETY: the caller's contract.
+    unsafe { write_vectors_2(fd, from, n, at, flags) }
 }
 
 #[unsafe(no_mangle)]
@@ -214,24 +263,38 @@ unsafe extern "C" fn copy_file_range(
 ) -> ssize_t {
     // SAFETY: null or a valid pointer, by the contract of copy_file_range.
     let at = unsafe { to_at.as_ref() }.copied();
-    let real = || call!(SYS_copy_file_range, int(from), from_at, int(to), to_at, count, c_long::from(flags));
-    written(to, at, 0, real)
+    // More is asked for than there is (`fs::copy` does); the source's size is the measure then.
+    let most = super::raw::stat(from).map_or(count, |stat| usize::try_from(stat.size).unwrap_or(count));
+    let real = |count: size_t| {
+        call!(SYS_copy_file_range, int(from), from_at, int(to), to_at, count, c_long::from(flags))
+    };
+    written(to, (at, 0), (count.min(most), Fit::Part), real)
+}
+
+/// # Safety
+/// As `sendfile(2)`.
+unsafe fn send_file(to: c_int, from: c_int, from_at: *mut off_t, count: size_t) -> ssize_t {
+    let most = super::raw::stat(from).map_or(count, |stat| usize::try_from(stat.size).unwrap_or(count));
+    let real = |count: size_t| call!(SYS_sendfile, int(to), int(from), from_at, count);
+    written(to, (None, 0), (count.min(most), Fit::Part), real)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendfile(to: c_int, from: c_int, from_at: *mut off_t, count: size_t) -> ssize_t {
-    written(to, None, 0, || call!(SYS_sendfile, int(to), int(from), from_at, count))
+    // SAFETY: the caller's contract.
+    unsafe { send_file(to, from, from_at, count) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendfile64(to: c_int, from: c_int, from_at: *mut off_t, count: size_t) -> ssize_t {
-    written(to, None, 0, || call!(SYS_sendfile, int(to), int(from), from_at, count))
+    // SAFETY: the caller's contract.
+    unsafe { send_file(to, from, from_at, count) }
 }
 
 fn truncated(fd: c_int, length: off_t) -> c_int {
     let real = || call!(SYS_ftruncate, int(fd), length);
     answer_int(match (shim::get(), u64::try_from(length)) {
-        (Some(shim), Ok(length)) => shim.truncate(fd, length, real),
+        (Some(shim), Ok(length)) => shim.try_truncate(fd, length, real),
         _ => real(),
     })
 }
@@ -271,10 +334,11 @@ unsafe extern "C" fn truncate64(path: *const c_char, length: off_t) -> c_int {
     unsafe { truncate_path(path, length) }
 }
 
-fn allocated(fd: c_int, mode: c_int, at: off_t, length: off_t) -> Outcome {
-    let real = || call!(SYS_fallocate, int(fd), int(mode), at, length);
+/// The call carries [`PASS`]: it may come from the handler that answers it.
+pub(super) fn allocated(fd: c_int, mode: c_int, at: off_t, length: off_t) -> Outcome {
+    let real = || call!(SYS_fallocate, int(fd), int(mode), at, length, int(0), c_long::from(PASS));
     match (shim::get(), u64::try_from(at), u64::try_from(length)) {
-        (Some(shim), Ok(at), Ok(length)) => shim.allocate(fd, mode, at, length, real),
+        (Some(shim), Ok(at), Ok(length)) => shim.try_allocate(fd, mode, (at, length), real),
         _ => real(),
     }
 }
@@ -302,7 +366,7 @@ unsafe extern "C" fn posix_fallocate64(fd: c_int, at: off_t, length: off_t) -> c
 
 fn synced(fd: c_int, real: impl FnOnce() -> Outcome) -> c_int {
     answer_int(match shim::get() {
-        Some(shim) => shim.sync(fd, real),
+        Some(shim) => shim.try_sync(fd, real),
         None => real(),
     })
 }
@@ -329,7 +393,7 @@ unsafe fn rename_at(
     let real = || call!(SYS_renameat2, int(from_dir), from, int(to_dir), to, c_long::from(flags));
     // SAFETY: path arguments of a libc function.
     answer_int(match unsafe { (watch(from), text(to)) } {
-        (Some((shim, from)), Some(to)) => shim.rename((from_dir, from), (to_dir, to), flags, real),
+        (Some((shim, from)), Some(to)) => shim.try_rename((from_dir, from), (to_dir, to), flags, real),
         _ => real(),
     })
 }
@@ -364,12 +428,47 @@ unsafe extern "C" fn renameat2(
 }
 
 /// # Safety
+/// As `linkat(2)`.
+unsafe fn link_at(
+    from_dir: c_int,
+    from: *const c_char,
+    to_dir: c_int,
+    to: *const c_char,
+    flags: c_int,
+) -> c_int {
+    let real = || call!(SYS_linkat, int(from_dir), from, int(to_dir), to, int(flags));
+    // SAFETY: a path argument of a libc function.
+    answer_int(match unsafe { watch(to) } {
+        Some((shim, to)) => shim.try_link(to_dir, to, real),
+        None => real(),
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn link(from: *const c_char, to: *const c_char) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { link_at(HERE, from, HERE, to, 0) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn linkat(
+    from_dir: c_int,
+    from: *const c_char,
+    to_dir: c_int,
+    to: *const c_char,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { link_at(from_dir, from, to_dir, to, flags) }
+}
+
+/// # Safety
 /// As `unlinkat(2)`.
 unsafe fn unlink_at(dir: c_int, path: *const c_char, flags: c_int) -> Outcome {
     let real = || call!(SYS_unlinkat, int(dir), path, int(flags));
     // SAFETY: a path argument of a libc function.
     match unsafe { watch(path) } {
-        Some((shim, path)) => shim.unlink(dir, path, real),
+        Some((shim, path)) => shim.try_unlink(dir, path, real),
         None => real(),
     }
 }
@@ -409,7 +508,7 @@ unsafe fn make_dir_at(dir: c_int, path: *const c_char, mode: c_uint) -> c_int {
     let real = || call!(SYS_mkdirat, int(dir), path, c_long::from(mode));
     // SAFETY: a path argument of a libc function.
     answer_int(match unsafe { watch(path) } {
-        Some((shim, path)) => shim.make_dir(dir, path, real),
+        Some((shim, path)) => shim.try_make_dir(dir, path, real),
         None => real(),
     })
 }

@@ -3,10 +3,15 @@
 use std::ffi::{CStr, c_int, c_long};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// An error number of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) c_int);
+
+/// The sixth argument of a call that [`super::trap`] must let through. No call that it catches has six.
+pub(super) const PASS: u32 = 0x7077_6363;
 
 /// What a system call that returns a count says.
 pub(crate) type Outcome = Result<usize, Errno>;
@@ -47,7 +52,7 @@ pub(super) fn outcome(returned: c_long) -> Outcome {
     usize::try_from(returned).map_err(|_| last_error())
 }
 
-fn last_error() -> Errno {
+pub(super) fn last_error() -> Errno {
     // SAFETY: the location of errno is valid for the calling thread.
     Errno(unsafe { *libc::__errno_location() })
 }
@@ -177,6 +182,40 @@ pub(crate) fn lock(fd: &OwnedFd) -> Outcome {
     let how = c_long::from(libc::LOCK_EX | libc::LOCK_NB);
     // SAFETY: no pointers.
     outcome(unsafe { libc::syscall(libc::SYS_flock, c_long::from(fd.as_raw_fd()), how) })
+}
+
+/// The first eight bytes of an open file as a number in this process's memory, for its whole life. Whoever
+/// changes the file changes the number.
+pub(crate) fn shared_number(fd: &OwnedFd) -> Result<&'static AtomicU64, Errno> {
+    let zero: c_long = 0;
+    let (protection, flags) = (c_long::from(libc::PROT_READ), c_long::from(libc::MAP_SHARED));
+    let (fd, length) = (c_long::from(fd.as_raw_fd()), size_of::<u64>());
+    // SAFETY: the kernel chooses the place; nothing else lies there.
+    let returned = unsafe { libc::syscall(libc::SYS_mmap, zero, length, protection, flags, fd, zero) };
+    let place = outcome(returned)? as *const AtomicU64;
+    // SAFETY: mapped just now, aligned to a page, and never unmapped. All uses are atomic loads.
+    Ok(unsafe { &*place })
+}
+
+/// Waits.
+pub(crate) fn wait(time: Duration) {
+    let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
+    let mut left = libc::timespec { tv_sec: seconds, tv_nsec: c_long::from(time.subsec_nanos()) };
+    let left = &raw mut left;
+    // SAFETY: both pointers are to the same live value, which the kernel allows.
+    while outcome(unsafe { libc::syscall(libc::SYS_nanosleep, left, left) }) == Err(Errno(libc::EINTR)) {}
+}
+
+/// Ends the process as `kill -9` does.
+pub(crate) fn die() -> ! {
+    // SAFETY: no pointers.
+    unsafe {
+        let process = libc::syscall(libc::SYS_getpid);
+        libc::syscall(libc::SYS_kill, process, c_long::from(libc::SIGKILL));
+    }
+    loop {
+        wait(Duration::from_secs(1));
+    }
 }
 
 /// Writes `text` to standard error and ends the process at once, without destructors.

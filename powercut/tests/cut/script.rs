@@ -78,6 +78,41 @@ fn step(words: &[&str], held: &mut Option<File>) -> io::Result<()> {
         ["mkdir", path] => fs::create_dir(path),
         ["rmdir", path] => fs::remove_dir(path),
         ["threads", count, path] => threads(number(count), path),
+        _ => on_a_disk(words, held),
+    }
+}
+
+/// Operations about space.
+fn on_a_disk(words: &[&str], held: &mut Option<File>) -> io::Result<()> {
+    match *words {
+        ["rawreserve", path, length] => {
+            let file = writable().open(path)?;
+            reserve_past_libc(&file, number(length))
+        }
+        ["zeros", path, length] => appending(path)?.write_all(&vec![0; size(length)]),
+        ["part", path, length, expected] => {
+            let written = appending(path)?.write(&vec![0; size(length)])?;
+            assert_eq!(written, size(expected));
+            Ok(())
+        }
+        ["copyin", path, length] => {
+            let mut outside = tempfile::NamedTempFile::new()?;
+            outside.write_all(&vec![0; size(length)])?;
+            fs::copy(outside.path(), path).map(drop)
+        }
+        ["disk", bytes] => {
+            let disk = std::env::var_os("POWERCUT_SPACE").expect("a disk of a chosen size");
+            OpenOptions::new().write(true).open(disk)?.write_all(&number(bytes).to_le_bytes())
+        }
+        ["free", bytes] => {
+            assert_eq!(free_space()?, [number(bytes); 2], "free by statvfs, and by a system call");
+            Ok(())
+        }
+        ["nospace", ref op @ ..] => {
+            let error = step(op, held).expect_err("this does not fit");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{op:?}");
+            Ok(())
+        }
         _ => Err(io::Error::other("no such operation")),
     }
 }
@@ -92,6 +127,10 @@ fn appending(path: &str) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
+fn size(word: &str) -> usize {
+    word.parse().expect("a number")
+}
+
 fn number(word: &str) -> u64 {
     word.parse().expect("a number")
 }
@@ -102,6 +141,33 @@ fn allocate(file: &File, mode: i32, length: u64) -> io::Result<()> {
     // SAFETY: the descriptor is open and no memory is touched.
     let answer = unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, length) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// As programs do that have no use for libc.
+#[expect(unsafe_code, reason = "std has no call that reserves space")]
+fn reserve_past_libc(file: &File, length: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is open and no memory is touched.
+    let answer = unsafe { libc::syscall(libc::SYS_fallocate, file.as_raw_fd(), 0, 0_i64, length) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Free bytes of the disk of the current directory: as libc says, and as the kernel says.
+#[expect(unsafe_code, reason = "std has no call that asks for free space")]
+fn free_space() -> io::Result<[u64; 2]> {
+    // SAFETY: zeroes are valid for both.
+    let (mut by_libc, mut by_kernel) =
+        unsafe { (std::mem::zeroed::<libc::statvfs>(), std::mem::zeroed::<libc::statfs>()) };
+    let here = File::open(".")?;
+    // SAFETY: a path that ends with a NUL, an open descriptor, and room for the answers.
+    let failed = unsafe {
+        libc::statvfs(c".".as_ptr(), &raw mut by_libc) != 0
+            || libc::syscall(libc::SYS_fstatfs, here.as_raw_fd(), &raw mut by_kernel) != 0
+    };
+    if failed {
+        return Err(io::Error::last_os_error());
+    }
+    let block = u64::try_from(by_kernel.f_bsize).expect("a size");
+    Ok([by_libc.f_bavail * by_libc.f_frsize, by_kernel.f_bavail * block])
 }
 
 /// Threads that append to one file, each with its own descriptor, and print what was synced. The script is
