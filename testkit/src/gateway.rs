@@ -31,6 +31,7 @@ pub struct Config {
     listener: Vec<String>,
     topics: Vec<(String, String)>,
     environment: Vec<(String, OsString)>,
+    lane: String,
     addresses: Addresses,
 }
 
@@ -87,6 +88,7 @@ impl Default for Config {
             listener: Vec::new(),
             topics: Vec::new(),
             environment: Vec::new(),
+            lane: "telemetry".to_owned(),
             addresses,
         }
     }
@@ -138,6 +140,13 @@ impl Config {
         self
     }
 
+    /// The lane of everything published; `telemetry` unless said otherwise.
+    #[must_use]
+    pub fn lane(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.lane);
+        self
+    }
+
     /// Gives the process these environment variables, for example those of a
     /// [`PowerCut`](crate::powercut::PowerCut).
     #[must_use]
@@ -180,7 +189,7 @@ impl Config {
             write_section(&mut file, "[[mqtt.listener]]", lines);
         }
         let telemetry = ["devices/{device}/telemetry", "devices/{device}/telemetry/{stream}"];
-        let telemetry = telemetry.map(|template| (template.to_owned(), "telemetry".to_owned()));
+        let telemetry = telemetry.map(|template| (template.to_owned(), self.lane.clone()));
         for (template, lane) in telemetry.iter().chain(&self.topics) {
             let lines = [format!("template = {template:?}"), format!("lane = {lane:?}")];
             write_section(&mut file, "[[mqtt.topic]]", &lines);
@@ -278,6 +287,23 @@ impl Gateway {
         }
         (self.process, self.ready) = launch(&self.program, &self.directory, &self.config)?;
         Ok(())
+    }
+
+    /// Starts it on the same ports with the data under another directory and another environment, as after a
+    /// [`PowerCut`](crate::powercut::PowerCut); kills it first if it still runs. After an error the call may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// When it ends or hangs before it is ready.
+    pub fn resume(
+        &mut self,
+        directory: &Path,
+        environment: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Result<(), ProcessError> {
+        self.directory = directory.to_owned();
+        self.config.environment.clear();
+        self.config = self.config.clone().environment(environment);
+        self.restart()
     }
 
     /// The answer of the health listener to `path`, for example `/metrics`; `None` for an error status.

@@ -9,6 +9,7 @@
 //! compile RocksDB or librdkafka.
 
 pub mod cloud;
+pub mod drill;
 pub mod gateway;
 pub mod judge;
 pub mod ledger;

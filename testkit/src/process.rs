@@ -90,6 +90,16 @@ struct Lines {
     closed: bool,
 }
 
+// === impl ProcessError ===
+
+impl ProcessError {
+    /// Whether it ended before it was ready because it was killed (SIGKILL), by itself or by another.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Ended { status, .. } if status.contains("SIGKILL"))
+    }
+}
+
 // === impl Process ===
 
 impl Process {
@@ -424,6 +434,15 @@ mod tests {
         let (_directory, mut shell) = shell("echo no such port >&2; exit 3");
         let error = shell.ready::<serde_json::Value>(LONG).unwrap_err().to_string();
         assert!(error.contains("no such port") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn a_child_that_is_killed_early_is_told_apart() {
+        for (script, killed) in [("kill -KILL $$", true), ("exit 9", false), ("kill -TERM $$", false)] {
+            let (_directory, mut shell) = shell(script);
+            let error = shell.ready::<serde_json::Value>(LONG).unwrap_err();
+            assert_eq!(error.is_killed(), killed, "{script}: {error}");
+        }
     }
 
     #[test]
