@@ -42,6 +42,12 @@ fn without_the_sync_a_power_cut_loses_acknowledged_messages() {
     assert!(lost_in_a_power_cut(Mode::Lie) > 0, "the test above cannot fail");
 }
 
+/// The same for a gateway that syncs everything but its log.
+#[test]
+fn without_the_sync_of_the_log_a_power_cut_loses_acknowledged_messages() {
+    assert!(lost_in_a_power_cut(Mode::LieLogs) > 0, "the test above cannot fail");
+}
+
 /// Cuts the power under load, brings up a gateway on what the disk holds and counts what is missing.
 fn lost_in_a_power_cut(mode: Mode) -> usize {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -4,6 +4,7 @@ mod backpressure;
 mod client;
 mod cloud_faults;
 mod command_line;
+mod crash_points;
 mod crash_recovery;
 mod descriptors;
 mod fleet;
