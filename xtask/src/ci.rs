@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo::{Cargo, SELECTION};
 use crate::demo;
 use crate::dependencies::Policy;
+use crate::drill;
 use crate::packages::{self, Need};
 use crate::say;
 use crate::signals;
@@ -29,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "documents", run: documents, essential: false },
     Step { name: "demo", run: |cargo| demo::short(cargo, 0), essential: false },
     Step { name: "demo with kills", run: |cargo| demo::short(cargo, 2), essential: false },
+    Step { name: "drills", run: |cargo| drill::short(cargo), essential: false },
     Step { name: "one C++ build", run: |cargo| cargo.native_compiled_once(), essential: false },
 ];
 

@@ -5,6 +5,7 @@
 //! cargo xtask test     every test of the workspace
 //! cargo xtask ci       what has to pass before a change goes in
 //! cargo xtask bench    the comparisons behind docs/performance.md
+//! cargo xtask drill    power cuts, crashes and full disks under load: nothing acknowledged may be lost
 //! ```
 //!
 //! Every command uses one build: `--release --workspace --all-targets`. Another profile, selection or set of
@@ -16,6 +17,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod dependencies;
+mod drill;
 mod packages;
 mod say;
 mod signals;
@@ -43,6 +45,8 @@ enum Command {
     Ci,
     /// Run a benchmark and print its table
     Bench(bench::Arguments),
+    /// Cut the power, crash the gateway or fill its disk under load, and judge what arrives
+    Drill(drill::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Ci => ci::run(),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Drill(arguments) => drill::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,6 +106,18 @@ mod tests {
         for line in ["xtask demo --devices 0", "xtask demo --rate 0", "xtask demo --seconds 0"] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_drill_has_two_hundred_episodes_unless_told_otherwise() {
+        let drill = |line: &str| match parse(line).unwrap().command {
+            Command::Drill(drill) => (drill.kind, drill.episodes, drill.seed),
+            _ => panic!("not a drill"),
+        };
+        assert_eq!(drill("xtask drill power-cut"), (drill::Kind::PowerCut, 200, None));
+        assert_eq!(drill("xtask drill crash --episodes 3 --seed 5"), (drill::Kind::Crash, 3, Some(5)));
+        assert_eq!(drill("xtask drill disk-full --seed 6").2, Some(6));
+        assert!(parse("xtask drill").is_err() && parse("xtask drill crash --episodes 0").is_err());
     }
 
     #[test]

@@ -1,0 +1,175 @@
+//! `cargo xtask drill`: the real gateway under a real fleet dies in a hundred ways, and everything that was
+//! acknowledged must arrive all the same. `docs/durability.md` says what is promised and what this shows.
+
+mod disk_full;
+mod episode;
+mod plan;
+mod tally;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use testkit::powercut::Mode;
+
+use self::episode::{Caught, Played};
+use self::plan::{Death, Plan};
+use self::tally::Tally;
+use crate::cargo::Cargo;
+use crate::packages::{self, Need};
+use crate::say;
+use crate::signals;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// What happens to the gateway
+    pub(crate) kind: Kind,
+    /// How many episodes; a disk-full drill has its own
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) episodes: u32,
+    /// From this every episode follows; the time unless given, and printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Only the episode with this number, to look at it again
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) only: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// The power goes away: only what was synced is left
+    PowerCut,
+    /// The process is killed, at any time or at a named point
+    Crash,
+    /// The disk fills, or a sync fails, and the gateway has to stay up
+    DiskFull,
+}
+
+/// Makes sure of the packages, builds, and drills.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    packages::ensure(Need::Build)?;
+    let mut cargo = Cargo::new()?;
+    cargo.build()?;
+    drill(arguments, &cargo)
+}
+
+/// A few episodes of each with the programs that are already built, for `ci`.
+pub(crate) fn short(cargo: &Cargo) -> Result<()> {
+    for kind in [Kind::PowerCut, Kind::Crash, Kind::DiskFull] {
+        drill(&Arguments { kind, episodes: 4, seed: None, only: None }, cargo)?;
+    }
+    Ok(())
+}
+
+/// Drills in a folder of its own, which is removed unless something failed.
+fn drill(arguments: &Arguments, cargo: &Cargo) -> Result<()> {
+    let seed = arguments.seed.map_or_else(seed_of_the_clock, Ok)?;
+    // Beside the build and not in /tmp, which may be memory: a sync there would prove nothing.
+    let folder = tempfile::Builder::new().prefix("drill-").tempdir_in(cargo.target());
+    let folder = folder.context("no folder for the drill's data")?;
+    let outcome = match arguments.kind {
+        Kind::DiskFull => disk_full::run(folder.path(), seed),
+        kind => episodes(kind, arguments, seed, folder.path()),
+    };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if signals::interrupted() => Err(error),
+        Err(error) => {
+            let kept = folder.keep();
+            Err(error.context(format!("the drill failed; data and logs are kept in {}", kept.display())))
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a tool has no clock of the gateway's")]
+fn seed_of_the_clock() -> Result<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Ok(u64::try_from(since.context("the clock stands before 1970")?.as_millis())?)
+}
+
+fn episodes(kind: Kind, arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
+    let name = kind.to_possible_value().context("every drill has a name")?;
+    say::step(&format!("drill {}: {} episodes, seed {seed}", name.get_name(), arguments.episodes));
+    if kind == Kind::PowerCut {
+        controls(seed, folder)?;
+    }
+    let mut tally = Tally::default();
+    let numbers = arguments.only.map_or(1..=arguments.episodes, |only| only..=only);
+    for number in numbers {
+        signals::check()?;
+        let plan = Plan::new(kind, seed, number);
+        let place = folder.join(format!("episode-{number}"));
+        let start = signals::now();
+        let played = match kind {
+            Kind::PowerCut => episode::power_cut(&plan, &place, Mode::Strict),
+            _ => episode::crash(&plan, &place),
+        };
+        signals::check()?;
+        tell(&plan, &played, start.elapsed().as_secs_f64());
+        let kept = match &played {
+            Ok(played) => {
+                tally.add(number, played, plan.deaths.len());
+                played.outcome.broken().is_empty()
+            }
+            Err(_) => {
+                tally.broke_off(number);
+                false
+            }
+        };
+        if kept {
+            std::fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
+        }
+    }
+    tally.points().iter().for_each(|line| say::line(line));
+    say::line(&tally.summary(seed));
+    match tally.failed() {
+        [] => Ok(()),
+        failed => bail!("promises were broken in the episodes {failed:?} of seed {seed}"),
+    }
+}
+
+/// A drill that cannot fail proves nothing: on a disk that lies, acknowledged messages must be missing.
+fn controls(seed: u64, folder: &Path) -> Result<()> {
+    let disks = [("every sync is a lie", Mode::Lie), ("syncs of the log are lies", Mode::LieLogs)];
+    for (index, (what, mode)) in disks.into_iter().enumerate() {
+        let place = folder.join(format!("control-{index}"));
+        let plan = Plan::control(seed.wrapping_add(index as u64));
+        match episode::control(&plan, &place, mode)? {
+            Caught::Nothing => bail!("control ({what}): nothing was lost, so this drill proves nothing"),
+            Caught::Refused(why) => {
+                say::line(&format!("control ({what}): caught, the gateway refuses to start: {why}"));
+            }
+            Caught::Lost { lost, acked, announced } => {
+                let how = if announced { "announced" } else { "without a word" };
+                say::line(&format!(
+                    "control ({what}): caught, {lost} of {acked} acknowledged are lost, {how}"
+                ));
+            }
+        }
+        std::fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The line of an episode, and what was broken in it.
+fn tell(plan: &Plan, played: &Result<Played>, seconds: f64) {
+    let disk = if plan.torn.is_some() { ", torn" } else { "" };
+    let cloud = if plan.cloud_away { ", cloud away" } else { "" };
+    let mut points = played.as_ref().map(|played| played.points.iter()).unwrap_or_default();
+    let deaths = plan.deaths.iter().map(|death| match death {
+        Death::After(time) => format!("{} ms", time.as_millis()),
+        Death::At(point, number) => {
+            let reached = points.next().is_none_or(|(_, reached)| *reached);
+            format!("{} {number}{}", point.name, if reached { "" } else { " (not reached)" })
+        }
+    });
+    let deaths = deaths.collect::<Vec<_>>().join(" | ");
+    let about = format!("episode {} ({deaths}; {}{disk}{cloud})", plan.number, plan.lane);
+    match played {
+        Ok(played) => {
+            say::line(&format!("{about}: {}, {seconds:.1} s", tally::line(&played.outcome.report)));
+            played.outcome.broken().iter().for_each(|broken| say::failure(broken));
+        }
+        Err(error) => say::failure(&format!("{about}: {error:#}")),
+    }
+}
