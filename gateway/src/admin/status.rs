@@ -35,6 +35,7 @@ struct Outbox {
     committer_realtime: bool,
     /// Incidents with missing messages that no operator has acknowledged.
     incidents: usize,
+    disk_free_bytes: Option<u64>,
     lanes: Vec<LaneState>,
 }
 
@@ -46,6 +47,8 @@ struct LaneState {
     backlog_messages: u64,
     backlog_bytes: u64,
     oldest_age_seconds: Option<f64>,
+    /// Why nothing is taken in.
+    refusing: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -95,6 +98,7 @@ impl From<outbox::Status> for Outbox {
             poisoned: status.poisoned,
             committer_realtime: status.realtime,
             incidents: status.incidents,
+            disk_free_bytes: status.disk_free_bytes,
             lanes: status.lanes.into_iter().map(Into::into).collect(),
         }
     }
@@ -113,6 +117,7 @@ impl From<outbox::LaneStatus> for LaneState {
             backlog_messages: status.backlog_messages,
             backlog_bytes: status.backlog_bytes,
             oldest_age_seconds: status.oldest_ms.map(age),
+            refusing: status.refusing.map(|reason| reason.to_string()),
         }
     }
 }

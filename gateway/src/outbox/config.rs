@@ -79,6 +79,20 @@ const REALTIME: Key = Key {
     help: "Ask for real-time scheduling (FIFO, priority 1) of the thread that commits: on a busy machine it decides how \
            long an acknowledgement takes. Without the right to it the gateway says so and goes on.",
 };
+const DISK_FREE_MIN: Key = Key {
+    name: "disk_free_min",
+    value: Value::Bytes { min: 0, max: ByteSize::TIB },
+    default: Preset::Is("512MiB"),
+    help: "Least free space on the disk of `directory`. Below it only alerts and status are taken in, below a quarter of \
+           it nothing; both end a tenth above. What was taken in already needs some of it. 0 does not watch the disk.",
+};
+const BALLAST: Key = Key {
+    name: "ballast",
+    value: Value::Bytes { min: 0, max: 4 * ByteSize::GIB },
+    default: Preset::Is("64MiB"),
+    help: "Size of a file that only takes up space, to be removed when the disk is full so that the database can open and \
+           delete. Made while it leaves `disk_free_min` free, also later. 0 is none.",
+};
 
 /// How bodies of segments are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +148,10 @@ pub struct Config {
     pub realtime: bool,
     /// The gateway's id, which the outbox's own events carry.
     pub gateway: String,
+    /// Least free space on the disk, in bytes; 0 if it is not watched.
+    pub disk_free_min: u64,
+    /// Bytes of the file that is removed when the disk is full; 0 if there is none.
+    pub ballast: u64,
 }
 
 // === impl BodyCodec ===
@@ -174,6 +192,8 @@ impl Config {
             ON_FULL,
             ON_MISSING_RANGE,
             REALTIME,
+            DISK_FREE_MIN,
+            BALLAST,
         ],
     );
 
@@ -193,6 +213,8 @@ impl Config {
             on_missing_range: OnMissingRange::Quarantine,
             realtime: true,
             gateway: "gateway".to_owned(),
+            disk_free_min: 512 * ByteSize::MIB,
+            ballast: 64 * ByteSize::MIB,
         }
     }
 
@@ -220,6 +242,8 @@ impl Config {
             },
             realtime: section.flag(&REALTIME)?,
             gateway: String::new(),
+            disk_free_min: section.bytes(&DISK_FREE_MIN)?.0,
+            ballast: section.bytes(&BALLAST)?.0,
         })
     }
 }

@@ -149,6 +149,19 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether more space on the disk would help.
+    pub(super) fn is_no_space(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => source.kind == StoreErrorKind::NoSpace,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// An operation of the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -179,6 +192,9 @@ pub enum Refused {
     /// The quota of unconfirmed entries is used up.
     #[error("the outbox has reached its quota")]
     Quota,
+    /// Too little space is free on the disk.
+    #[error("the disk is nearly full")]
+    Space,
     /// The disk failed and the outbox is not open again yet.
     #[error("the outbox had a write error and is recovering")]
     Poisoned,

@@ -1,8 +1,9 @@
 //! The gate: how much may be taken in, decided before a socket is read.
 //!
-//! Two bounds hold: bytes on their way to the disk, and the quota of bytes that no consumer has
-//! confirmed. What is refused is not read, so pressure runs back to the device. Both bounds reopen
-//! only some way below the limit, so that connections do not flutter around it.
+//! Three bounds hold: bytes on their way to the disk, the quota of bytes that no consumer has
+//! confirmed, and the space on the disk. What is refused is not read, so pressure runs back to the
+//! device. All bounds reopen only some way from the limit, so that connections do not flutter
+//! around it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -35,6 +36,17 @@ struct Quota {
     /// Shut when the limit was reached, until the backlog is at most `reopen_at`.
     shut: AtomicBool,
     reopen_at: u64,
+    /// The disk is too full for these lanes.
+    disk_full: AtomicBool,
+}
+
+/// For which lanes the disk is too full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct DiskFull {
+    /// For telemetry, bulk and dead.
+    pub(super) ordinary: bool,
+    /// For alerts and status.
+    pub(super) urgent: bool,
 }
 
 /// Whether the outbox can take anything at all.
@@ -69,6 +81,9 @@ impl Gate {
             State::Closed => return Err(Refused::Closed),
         }
         let quota = self.quota(lane);
+        if quota.disk_full.load(Ordering::Relaxed) {
+            return Err(Refused::Space);
+        }
         if quota.shut.load(Ordering::Relaxed) {
             return Err(Refused::Quota);
         }
@@ -119,6 +134,29 @@ impl Gate {
         }
     }
 
+    /// Notes whether there is room on the disk.
+    pub(super) fn set_disk_full(&self, full: DiskFull) {
+        let mut reopened = false;
+        for (quota, full) in self.quotas.iter().zip([full.urgent, full.ordinary]) {
+            reopened |= quota.disk_full.swap(full, Ordering::AcqRel) && !full;
+        }
+        if reopened {
+            self.wake_if_room();
+        }
+    }
+
+    /// Why nothing of `lane` is taken in for some time, if so. A full queue is over in a moment and
+    /// does not count.
+    pub(super) fn refusing(&self, lane: Lane) -> Option<Refused> {
+        let quota = self.quota(lane);
+        match self.state() {
+            State::Poisoned => Some(Refused::Poisoned),
+            State::Closed => Some(Refused::Closed),
+            State::Open if quota.disk_full.load(Ordering::Acquire) => Some(Refused::Space),
+            State::Open => quota.shut.load(Ordering::Acquire).then_some(Refused::Quota),
+        }
+    }
+
     /// Changes the state; closing is for good.
     pub(super) fn set_state(&self, state: State) {
         self.state.fetch_max(state as u8, Ordering::AcqRel);
@@ -162,7 +200,7 @@ impl Gate {
 
     fn has_room(&self, lane: Lane) -> bool {
         match self.state() {
-            State::Open => !self.quota(lane).shut.load(Ordering::Acquire) && self.queue_has_room(),
+            State::Open => self.refusing(lane).is_none() && self.queue_has_room(),
             State::Poisoned => false,
             State::Closed => true,
         }
@@ -192,7 +230,8 @@ impl Gate {
 
 impl Quota {
     fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, shut: AtomicBool::new(false), reopen_at: bytes_max - bytes_max / 20 }
+        let reopen_at = bytes_max - bytes_max / 20;
+        Self { bytes_max, shut: AtomicBool::new(false), reopen_at, disk_full: AtomicBool::new(false) }
     }
 }
 
@@ -255,6 +294,30 @@ mod tests {
         assert!(!has_room_after(&gate, Lane::Bulk, |gate| gate.set_backlog(90_251)));
         assert!(has_room_after(&gate, Lane::Bulk, |gate| gate.set_backlog(90_250)));
         assert_eq!(gate.reserve(Lane::Telemetry, 1), Ok(()));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_lanes_and_wakes_who_waits_when_there_is_room() {
+        let gate = Gate::new(1000, 100_000);
+        let full = |ordinary, urgent| DiskFull { ordinary, urgent };
+        let check = |lane, expected: Option<Refused>| {
+            assert_eq!(gate.refusing(lane), expected, "{lane}");
+            assert_eq!(gate.reserve(lane, 0), expected.map_or(Ok(()), Err), "{lane}");
+        };
+        gate.set_disk_full(full(true, false));
+        for lane in [Lane::Telemetry, Lane::Bulk, Lane::Dead] {
+            check(lane, Some(Refused::Space));
+        }
+        check(Lane::Alerts, None);
+        check(Lane::Status, None);
+        gate.set_disk_full(full(true, true));
+        Lane::ALL.iter().for_each(|lane| check(*lane, Some(Refused::Space)));
+        assert!(!has_room_after(&gate, Lane::Bulk, |gate| gate.set_disk_full(full(true, false))));
+        assert!(has_room_after(&gate, Lane::Bulk, |gate| gate.set_disk_full(full(false, false))));
+        gate.set_disk_full(full(true, true));
+        assert!(has_room_after(&gate, Lane::Alerts, |gate| gate.set_disk_full(full(true, false))));
+        gate.set_state(State::Poisoned);
+        assert_eq!(gate.reserve(Lane::Bulk, 1), Err(Refused::Poisoned), "the worse reason first");
     }
 
     #[test]

@@ -4,11 +4,13 @@ use metrics::{Counter, Gauge, Histogram};
 use penstock_proto::Lane;
 
 use super::error::Refused;
+use super::gate::DiskFull;
 use crate::observe::{Kind, Metric, counter, counter_with, counter_with_two, gauge, gauge_with, histogram};
 
 const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk", "dead"];
 const DROP_REASONS: &[&str] = &["quota", "space"];
-const REASONS: &[&str] = &["full", "quota", "poisoned", "closed"];
+const REASONS: &[&str] = &["full", "quota", "space", "poisoned", "closed"];
+const URGENCIES: &[&str] = &["ordinary", "urgent"];
 
 const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
     Metric { name, kind, help, labels: &[] }
@@ -127,6 +129,102 @@ const REFUSED: Metric = Metric {
     labels: &[("reason", REASONS)],
 };
 
+const GROUP_BYTES: Metric = metric(
+    "penstock_outbox_group_bytes",
+    Kind::Histogram(&[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0]),
+    "Bytes per group, as stored.",
+);
+const HEAD: Metric = per_lane(
+    "penstock_outbox_head_position",
+    Kind::Gauge,
+    "Where the lane begins: everything below was deleted durably.",
+);
+const NEXT: Metric =
+    per_lane("penstock_outbox_next_position", Kind::Gauge, "The position that the next message gets.");
+const TRIMMED_BYTES: Metric = per_lane(
+    "penstock_outbox_trimmed_bytes_total",
+    Kind::Counter,
+    "Bytes deleted after every consumer had confirmed them, uncompressed.",
+);
+const QUOTA_RATIO: Metric = metric(
+    "penstock_outbox_quota_ratio",
+    Kind::Gauge,
+    "Unconfirmed bytes of all lanes as a share of `bytes_max`.",
+);
+const DISK_FREE: Metric = metric(
+    "penstock_outbox_disk_free_bytes",
+    Kind::Gauge,
+    "Free space on the disk of the outbox, without what is reserved for root.",
+);
+const DISK_FULL: Metric = Metric {
+    name: "penstock_outbox_disk_full",
+    kind: Kind::Gauge,
+    help: "1 while messages are refused because too little space is free: `ordinary` is telemetry, bulk and dead \
+           letters, `urgent` is alerts and status.",
+    labels: &[("lanes", URGENCIES)],
+};
+const TABLE_BYTES: Metric = per_lane(
+    "penstock_outbox_table_bytes",
+    Kind::Gauge,
+    "Bytes in the database's table files, trimmed ones included until they are deleted.",
+);
+const TABLE_FILES: Metric =
+    per_lane("penstock_outbox_table_files", Kind::Gauge, "The database's table files.");
+const LEVEL_ZERO_FILES: Metric = per_lane(
+    "penstock_outbox_level_zero_files",
+    Kind::Gauge,
+    "Table files that were not moved down yet and cannot be deleted below a trim.",
+);
+const BUFFER_BYTES: Metric = per_lane(
+    "penstock_outbox_buffer_bytes",
+    Kind::Gauge,
+    "Bytes in the database's memory that are in no table file yet.",
+);
+const LOG_BYTES: Metric = metric(
+    "penstock_outbox_log_bytes",
+    Kind::Gauge,
+    "Bytes of the write-ahead log: the most that an opening after a crash replays.",
+);
+const DELETED_FILES: Metric = per_lane(
+    "penstock_outbox_deleted_files_total",
+    Kind::Counter,
+    "Table files deleted below a trim without rewriting them.",
+);
+const CLEANED: Metric = per_lane(
+    "penstock_outbox_idle_cleanups_total",
+    Kind::Counter,
+    "Times a lane that was empty and idle gave its memory and files back.",
+);
+const FLUSHED_BYTES: Metric =
+    metric("penstock_outbox_flushed_bytes_total", Kind::Counter, "Bytes written to table files from memory.");
+const COMPACTED_BYTES: Metric = metric(
+    "penstock_outbox_compacted_bytes_total",
+    Kind::Counter,
+    "Bytes written to table files by compaction; files that only move down cost none.",
+);
+const STALL: Metric = metric(
+    "penstock_outbox_write_stall_seconds",
+    Kind::Gauge,
+    "For how long the database slowed writes down or stopped them since it was opened, to catch up with flushes.",
+);
+const WRITES_STOPPED: Metric =
+    metric("penstock_outbox_writes_stopped", Kind::Gauge, "1 while the database has stopped writes.");
+const BACKGROUND_ERRORS: Metric = metric(
+    "penstock_outbox_background_errors",
+    Kind::Gauge,
+    "Failed flushes and compactions since the database was opened.",
+);
+const RECOVERY: Metric = metric(
+    "penstock_outbox_recovery_seconds",
+    Kind::Gauge,
+    "How long the last opening took, with its checks.",
+);
+const RECOVERED: Metric = per_lane(
+    "penstock_outbox_recovered_messages",
+    Kind::Gauge,
+    "Unconfirmed messages that the start of the gateway found.",
+);
+
 pub(crate) const METRICS: &[Metric] = &[
     COMMITS,
     GROUP_MESSAGES,
@@ -152,6 +250,27 @@ pub(crate) const METRICS: &[Metric] = &[
     REALTIME,
     READS,
     REFUSED,
+    GROUP_BYTES,
+    HEAD,
+    NEXT,
+    TRIMMED_BYTES,
+    QUOTA_RATIO,
+    DISK_FREE,
+    DISK_FULL,
+    TABLE_BYTES,
+    TABLE_FILES,
+    LEVEL_ZERO_FILES,
+    BUFFER_BYTES,
+    LOG_BYTES,
+    DELETED_FILES,
+    CLEANED,
+    FLUSHED_BYTES,
+    COMPACTED_BYTES,
+    STALL,
+    WRITES_STOPPED,
+    BACKGROUND_ERRORS,
+    RECOVERY,
+    RECOVERED,
 ];
 
 /// Why entries are let go.
@@ -189,7 +308,23 @@ pub(super) struct Metrics {
     pub(super) reopens: Counter,
     pub(super) realtime: Gauge,
     pub(super) reads: Counter,
-    refused: [Counter; 4],
+    pub(super) group_bytes: Histogram,
+    pub(super) quota_ratio: Gauge,
+    pub(super) recovery: Gauge,
+    pub(super) database: DatabaseMetrics,
+    disk_free: Gauge,
+    disk_full: [Gauge; 2],
+    refused: [Counter; 5],
+}
+
+/// What the database says of itself.
+pub(super) struct DatabaseMetrics {
+    pub(super) log_bytes: Gauge,
+    pub(super) flushed_bytes: Counter,
+    pub(super) compacted_bytes: Counter,
+    pub(super) stall_seconds: Gauge,
+    pub(super) writes_stopped: Gauge,
+    pub(super) background_errors: Gauge,
 }
 
 pub(super) struct LaneMetrics {
@@ -203,6 +338,16 @@ pub(super) struct LaneMetrics {
     dropped: [Counter; DROP_REASONS.len()],
     pub(super) dropped_bytes: Counter,
     pub(super) missing: Counter,
+    pub(super) head: Gauge,
+    pub(super) next: Gauge,
+    pub(super) trimmed_bytes: Counter,
+    pub(super) table_bytes: Gauge,
+    pub(super) table_files: Gauge,
+    pub(super) level_zero_files: Gauge,
+    pub(super) buffer_bytes: Gauge,
+    pub(super) deleted_files: Counter,
+    pub(super) cleaned: Counter,
+    pub(super) recovered: Gauge,
 }
 
 impl Metrics {
@@ -222,7 +367,20 @@ impl Metrics {
             reopens: counter(&REOPENS),
             realtime: gauge(&REALTIME),
             reads: counter(&READS),
-            refused: ["full", "quota", "poisoned", "closed"]
+            group_bytes: histogram(&GROUP_BYTES),
+            quota_ratio: gauge(&QUOTA_RATIO),
+            recovery: gauge(&RECOVERY),
+            database: DatabaseMetrics {
+                log_bytes: gauge(&LOG_BYTES),
+                flushed_bytes: counter(&FLUSHED_BYTES),
+                compacted_bytes: counter(&COMPACTED_BYTES),
+                stall_seconds: gauge(&STALL),
+                writes_stopped: gauge(&WRITES_STOPPED),
+                background_errors: gauge(&BACKGROUND_ERRORS),
+            },
+            disk_free: gauge(&DISK_FREE),
+            disk_full: ["ordinary", "urgent"].map(|lanes| gauge_with(&DISK_FULL, "lanes", lanes)),
+            refused: ["full", "quota", "space", "poisoned", "closed"]
                 .map(|reason| counter_with(&REFUSED, "reason", reason)),
         }
     }
@@ -239,15 +397,30 @@ impl Metrics {
     }
 
     pub(super) fn refused(&self, reason: Refused) {
-        let [full, quota, poisoned, closed] = &self.refused;
+        let [full, quota, space, poisoned, closed] = &self.refused;
         let counter = match reason {
             Refused::Full => full,
             Refused::Quota => quota,
+            Refused::Space => space,
             Refused::Poisoned => poisoned,
             Refused::Closed => closed,
         };
         counter.increment(1);
     }
+
+    /// What the file system said, and what follows from it.
+    pub(super) fn disk_free(&self, free: u64, full: DiskFull) {
+        self.disk_free.set(lossy(free));
+        for (gauge, full) in self.disk_full.iter().zip([full.ordinary, full.urgent]) {
+            gauge.set(if full { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+/// For gauges, which are floating point: exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "a gauge of more than 2^53 need not be exact")]
+pub(super) const fn lossy(value: u64) -> f64 {
+    value as f64
 }
 
 impl LaneMetrics {
@@ -273,6 +446,16 @@ impl LaneMetrics {
                 .map(|reason| counter_with_two(&DROPPED, [("lane", name), ("reason", reason.name())])),
             dropped_bytes: counter_with(&DROPPED_BYTES, "lane", name),
             missing: counter_with(&MISSING, "lane", name),
+            head: gauge_with(&HEAD, "lane", name),
+            next: gauge_with(&NEXT, "lane", name),
+            trimmed_bytes: counter_with(&TRIMMED_BYTES, "lane", name),
+            table_bytes: gauge_with(&TABLE_BYTES, "lane", name),
+            table_files: gauge_with(&TABLE_FILES, "lane", name),
+            level_zero_files: gauge_with(&LEVEL_ZERO_FILES, "lane", name),
+            buffer_bytes: gauge_with(&BUFFER_BYTES, "lane", name),
+            deleted_files: counter_with(&DELETED_FILES, "lane", name),
+            cleaned: counter_with(&CLEANED, "lane", name),
+            recovered: gauge_with(&RECOVERED, "lane", name),
         }
     }
 }

@@ -41,6 +41,7 @@ mod segment;
 mod service;
 mod shared;
 mod sidecar;
+mod space;
 mod store;
 mod tail;
 mod trim;

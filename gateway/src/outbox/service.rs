@@ -15,10 +15,12 @@ use super::config::Config;
 use super::directory::Directory;
 use super::error::{Error, OpenError, Refused};
 use super::housekeeping;
+use super::metrics::lossy;
 use super::reader::Consumer;
 use super::record::Encoded;
 use super::recovery::{self, ConsumerId, Request};
 use super::shared::Shared;
+use super::space::{Occasion, Space};
 use super::store::{Engine, RocksEngine};
 use super::writer::Writer;
 use crate::supervise::{Supervisor, TaskKind, clock};
@@ -64,6 +66,8 @@ pub struct Status {
     pub realtime: bool,
     /// Incidents with missing entries that no operator has acknowledged; up to a second old.
     pub incidents: usize,
+    /// Free bytes on the disk, up to a second old; `None` if the file system does not say.
+    pub disk_free_bytes: Option<u64>,
 }
 
 /// The state of one lane.
@@ -81,6 +85,8 @@ pub struct LaneStatus {
     pub backlog_bytes: u64,
     /// When the oldest of them was committed, in Unix milliseconds; up to a second old.
     pub oldest_ms: Option<u64>,
+    /// Why nothing is taken in, if so; a queue that is full for a moment does not count.
+    pub refusing: Option<Refused>,
 }
 
 // === impl Service ===
@@ -109,15 +115,25 @@ impl Service {
     ) -> Result<(Self, Handle), OpenError> {
         let directory = Directory::claim(&config.directory)?;
         let root = config.directory.clone();
-        let mut recovered = recovery::open(Request {
-            directory: &directory,
-            engine: engine.as_ref(),
-            config: &config,
-            consumers,
-            published: None,
+        let space = Space::new(engine.disk(directory.root()), &config);
+        let started = clock::now();
+        let open = || {
+            recovery::open(Request {
+                directory: &directory,
+                engine: engine.as_ref(),
+                config: &config,
+                consumers,
+                published: None,
+            })
+        };
+        let mut recovered = open().or_else(|error| {
+            // The ballast is for this: an opening writes, and deletes only afterwards.
+            if error.is_no_space() && space.release_ballast() { open() } else { Err(error) }
         })?;
-        let shared = Arc::new(Shared::new(config, consumers, &mut recovered));
+        let took = clock::now().saturating_duration_since(started);
+        let shared = Arc::new(Shared::new(config, consumers, space, &mut recovered));
         let writer = Writer::new(Arc::clone(&shared), directory, engine, recovered);
+        note_start(&shared, took);
         let failed = |source| OpenError::Io { path: root.clone(), action: "start a thread", source };
         let committer = {
             let shared = Arc::clone(&shared);
@@ -146,6 +162,16 @@ impl Service {
     pub fn close(self, deadline: Instant) -> bool {
         self.0.close(deadline)
     }
+}
+
+fn note_start(shared: &Shared, took: Duration) {
+    shared.metrics.recovery.set(took.as_secs_f64());
+    for lane in Lane::ALL {
+        let found = shared.lane(lane).backlog_messages();
+        shared.metrics.lane(lane).recovered.set(lossy(found));
+    }
+    shared.space.look(&shared.gate, &shared.metrics);
+    shared.space.keep_ballast(Occasion::Opening);
 }
 
 /// On a busy machine the scheduler decides how long a sync takes: a thread that waits for a disk
@@ -209,6 +235,7 @@ impl Handle {
                 backlog_messages: view.backlog_messages(),
                 backlog_bytes: view.backlog_bytes(),
                 oldest_ms: view.oldest_ms(),
+                refusing: shared.gate.refusing(lane),
             }
         });
         Status {
@@ -221,6 +248,7 @@ impl Handle {
             poisoned: shared.poisoned.lock().clone(),
             realtime: shared.realtime.load(Ordering::Acquire),
             incidents: shared.incidents.load(Ordering::Acquire),
+            disk_free_bytes: shared.space.free(),
         }
     }
 

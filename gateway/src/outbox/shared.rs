@@ -17,6 +17,7 @@ use super::gate::{Gate, State};
 use super::keys::{Head, Progress};
 use super::metrics::Metrics;
 use super::recovery::{ConsumerId, LaneHole, Recovered, pass_holes};
+use super::space::Space;
 use super::store::Store;
 use super::tail::TailCache;
 use crate::supervise::clock;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     epoch: AtomicU32,
     pub(super) queue: Queue,
     pub(super) gate: Gate,
+    pub(super) space: Space,
     pub(super) tail: TailCache,
     pub(super) commits: CommitSignal,
     pub(super) slots: Vec<Slot>,
@@ -127,7 +129,12 @@ pub(super) struct Latch {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(config: Config, consumers: &[ConsumerId], recovered: &mut Recovered) -> Self {
+    pub(super) fn new(
+        config: Config,
+        consumers: &[ConsumerId],
+        space: Space,
+        recovered: &mut Recovered,
+    ) -> Self {
         let progress = std::mem::take(&mut recovered.progress);
         let slots = consumers.iter().cloned().zip(progress).map(|(id, progress)| Slot::new(id, progress));
         Self {
@@ -135,6 +142,7 @@ impl Shared {
             epoch: AtomicU32::new(recovered.epoch.0),
             queue: Queue::new(),
             gate: Gate::new(config.queue_bytes_max, config.bytes_max),
+            space,
             tail: TailCache::new(config.tail_cache_bytes),
             commits: CommitSignal::default(),
             slots: slots.collect(),

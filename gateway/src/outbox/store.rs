@@ -5,20 +5,23 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use penstock_proto::{Lane, Seq};
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel,
+    Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
 use super::error::{StoreError, StoreErrorKind};
 use super::keys::{MetaKey, segment_first, segment_key};
 use super::segment::Segment;
+use super::space::{Disk, FileSystem};
 
 /// One change; all changes of a write become visible and durable together.
 #[derive(Debug)]
@@ -62,8 +65,43 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
     fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Returns the space of what was trimmed below `below` to the file system. The trim must be
-    /// durable: files are deleted at once, without a log record.
-    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError>;
+    /// durable: files are deleted at once, without a log record. Returns about how many were.
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError>;
+
+    /// Gives back the memory and the files of a lane that was trimmed up to its end, `below`: what
+    /// [`Self::reclaim`] cannot delete is flushed and compacted away. Blocks until that is done and
+    /// does not hold writes up.
+    fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError>;
+
+    /// How the store is doing. Cheap: no look at the content.
+    fn condition(&self) -> Result<Condition, StoreError>;
+}
+
+/// What a store says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) lanes: [LaneCondition; Lane::COUNT],
+    /// Bytes of the write-ahead log.
+    pub(super) log_bytes: u64,
+    /// Bytes written to table files from memory since the opening.
+    pub(super) flushed_bytes: u64,
+    /// Bytes written to table files by compaction since the opening.
+    pub(super) compacted_bytes: u64,
+    /// How long writes were held up since the opening, in microseconds.
+    pub(super) stall_us: u64,
+    pub(super) writes_stopped: bool,
+    /// Failed flushes and compactions since the opening.
+    pub(super) background_errors: u64,
+}
+
+/// What a store says of a lane.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LaneCondition {
+    pub(super) table_bytes: u64,
+    pub(super) table_files: u64,
+    pub(super) level_zero_files: u64,
+    /// Bytes in memory and in no table file.
+    pub(super) buffer_bytes: u64,
 }
 
 /// Opens stores.
@@ -77,6 +115,11 @@ pub(super) trait Engine: fmt::Debug + Send {
 
     /// Opens the store at `path`.
     fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError>;
+
+    /// What says how much space there is for stores below `path`.
+    fn disk(&self, path: &Path) -> Box<dyn Disk> {
+        Box::new(FileSystem::of(path))
+    }
 }
 
 /// How to open a store.
@@ -110,6 +153,8 @@ pub(super) struct RocksEngine;
 
 struct Rocks {
     db: DB,
+    /// Those of the database; the way to its counters.
+    options: Options,
     path: PathBuf,
     synced: WriteOptions,
     unsynced: WriteOptions,
@@ -140,6 +185,10 @@ pub(super) const IN_MEMORY_BYTES: u64 = LANE_BUFFER_BYTES as u64 / 2;
 const BLOCK_BYTES: usize = 32 << 10;
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const READAHEAD_BYTES: usize = 1 << 20;
+/// The database's default.
+const LEVELS: usize = 7;
+/// `ENOSPC` and `EDQUOT`.
+const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 // === impl RocksEngine ===
 
@@ -150,7 +199,7 @@ impl Engine for RocksEngine {
     }
 
     fn files(&self, path: &Path) -> io::Result<Vec<(PathBuf, FileKind)>> {
-        let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
+        let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
         let paths = entries.collect::<io::Result<Vec<_>>>()?;
         Ok(paths
             .into_iter()
@@ -163,10 +212,12 @@ impl Engine for RocksEngine {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
         let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
-        let db = DB::open_cf_descriptors(&database_options(how), path, families.into_iter().chain([meta]))?;
+        let options = database_options(how);
+        let db = DB::open_cf_descriptors(&options, path, families.into_iter().chain([meta]))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Box::new(Rocks { db, path: path.to_owned(), synced, unsynced: WriteOptions::default() }))
+        let path = path.to_owned();
+        Ok(Box::new(Rocks { db, options, path, synced, unsynced: WriteOptions::default() }))
     }
 }
 
@@ -182,6 +233,9 @@ fn kind_of(path: &Path) -> Option<FileKind> {
         _ => None,
     }
 }
+
+// Each option says why it has its value. There is no limit on the rate of flushes: they write what
+// the log has written already, and a limit would only let memory fill up.
 
 fn database_options(how: Open) -> Options {
     let mut options = Options::default();
@@ -199,16 +253,20 @@ fn database_options(how: Open) -> Options {
     // Recycled logs would be faster, but with several column families a power cut can leave a
     // directory that this recovery mode refuses. `Options::default` has it off; this says so.
     options.set_recycle_log_file_num(0);
-    // All lanes share one log, and a quiet lane would keep it growing.
+    // All lanes share one log, and a quiet lane would keep it growing. Also the most that an
+    // opening after a crash replays.
     options.set_max_total_wal_size(128 << 20);
     // There is one writer: what serves many only costs.
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);
     options.set_enable_pipelined_write(false);
+    // Faster for many writers, and a reader could see a later group without an earlier one.
     options.set_unordered_write(false);
+    // No gain, and one more step that a sync could miss.
     options.set_manual_wal_flush(false);
     // A flush must not pile up dirty pages in front of the next commit's sync.
     options.set_bytes_per_sync(1 << 20);
+    // One flush and one compaction: more would take a small box's cores away from the devices.
     options.set_max_background_jobs(2);
     // Bodies are compressed already, and log compression would do it twice.
     options.set_wal_compression_type(DBCompressionType::None);
@@ -219,9 +277,15 @@ fn database_options(how: Open) -> Options {
     options.set_log_level(LogLevel::Warn);
     // Reading statistics of every file makes opening a large backlog slow.
     options.set_skip_stats_update_on_db_open(true);
+    // The housekeeper reads the counters; nobody reads a dump in the database's own log.
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    // A backlog of 64 GiB has about a thousand files.
+    // Counters only. They cost some additions per group and per flush; timers would read the clock
+    // in every write.
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
+    // All stay open, since a backlog of 64 GiB has about a thousand files, and a reader that must
+    // open one first stands still.
     options.set_max_open_files(-1);
     options
 }
@@ -229,18 +293,25 @@ fn database_options(how: Open) -> Options {
 fn lane_options(cache: &Cache) -> Options {
     let mut options = family_options(cache);
     options.set_write_buffer_size(LANE_BUFFER_BYTES);
+    // Three may wait for a slow disk's flush before writes are held up.
     options.set_max_write_buffer_number(4);
-    // Keys only grow, so files move down without being rewritten. Two files are enough to start
-    // that; files that stay in level 0 cannot be deleted by range.
+    // Keys only grow, so files move down without being rewritten. Other styles gain nothing, and
+    // in a queue of files (FIFO) nothing leaves level 0.
     options.set_compaction_style(DBCompactionStyle::Level);
+    // Files that stay in level 0 cannot be deleted by range: down with them. Two are the least that
+    // starts a compaction.
     options.set_level_zero_file_num_compaction_trigger(2);
+    // What one deletion of a file gives back, and how many files a large backlog has.
     options.set_target_file_size_base(64 << 20);
+    // A lane fills the lowest level, and one more for each multiple of this: few levels, few moves.
     options.set_max_bytes_for_level_base(1 << 30);
     options
 }
 
 fn meta_options(cache: &Cache) -> Options {
     let mut options = family_options(cache);
+    // A few keys that are written again and again: small buffers flush often, and so do not pin
+    // the log.
     options.set_write_buffer_size(META_BUFFER_BYTES);
     options.set_max_write_buffer_number(2);
     options
@@ -248,12 +319,17 @@ fn meta_options(cache: &Cache) -> Options {
 
 fn family_options(cache: &Cache) -> Options {
     let mut options = Options::default();
+    // Bodies are compressed already.
     options.set_compression_type(DBCompressionType::None);
     let mut table = BlockBasedOptions::default();
     // Values are whole segments, and reads are scans: large blocks, no filters.
     table.set_block_size(BLOCK_BYTES);
+    // Fixed, so that another version of the library does not change the files by itself.
     table.set_format_version(6);
+    // The cheapest to compute.
     table.set_checksum_type(ChecksumType::XXH3);
+    // One cache for all lanes bounds what a large backlog's indexes take; otherwise every open file
+    // keeps its own in memory.
     table.set_block_cache(cache);
     table.set_cache_index_and_filter_blocks(true);
     options.set_block_based_table_factory(&table);
@@ -324,6 +400,41 @@ impl Rocks {
         options.fill_cache(false);
         options.set_readahead_size(READAHEAD_BYTES);
         Ok(self.db.raw_iterator_cf_opt(self.family(lane.name())?, options))
+    }
+
+    fn number(&self, name: &properties::PropName) -> Result<u64, StoreError> {
+        Ok(self.db.property_int_value(name)?.unwrap_or(0))
+    }
+
+    fn lane_condition(&self, lane: Lane) -> Result<LaneCondition, StoreError> {
+        let family = self.family(lane.name())?;
+        let number = |name: &properties::PropName| -> Result<u64, StoreError> {
+            Ok(self.db.property_int_value_cf(family, name)?.unwrap_or(0))
+        };
+        Ok(LaneCondition {
+            table_bytes: number(properties::LIVE_SST_FILES_SIZE)?,
+            table_files: self.files(family, 0..LEVELS)?,
+            level_zero_files: self.files(family, 0..1)?,
+            buffer_bytes: number(properties::CUR_SIZE_ALL_MEM_TABLES)?,
+        })
+    }
+
+    /// Table files in these levels.
+    fn files(&self, family: &ColumnFamily, levels: Range<usize>) -> Result<u64, StoreError> {
+        let mut files = 0;
+        for level in levels {
+            // Text, unlike other numbers.
+            let count = self.db.property_value_cf(family, properties::num_files_at_level(level))?;
+            files += count.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(files)
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let logs = entries.filter(|entry| kind_of(&entry.path()) == Some(FileKind::Log));
+        // One that goes meanwhile is none.
+        logs.filter_map(|log| log.metadata().ok()).map(|found| found.len()).sum()
     }
 
     fn batch(&self, changes: &[Change<'_>]) -> Result<WriteBatch, StoreError> {
@@ -401,11 +512,47 @@ impl Store for Rocks {
         Ok(segments.status()?)
     }
 
-    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         // The end is inclusive: a file whose last segment begins at `below` must stay.
-        let Some(last) = below.0.checked_sub(1) else { return Ok(()) };
+        let Some(last) = below.0.checked_sub(1) else { return Ok(0) };
         let family = self.family(lane.name())?;
-        Ok(self.db.delete_file_in_range_cf(family, segment_key(Seq::ZERO), segment_key(Seq(last)))?)
+        // Files come and go beside this, and the database does not say which it deleted.
+        let before = self.files(family, 1..LEVELS)?;
+        self.db.delete_file_in_range_cf(family, segment_key(Seq::ZERO), segment_key(Seq(last)))?;
+        Ok(before.saturating_sub(self.files(family, 1..LEVELS)?))
+    }
+
+    fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        self.reclaim(lane, below)?;
+        // By default a flush waits rather than hold writes up. `meta` as well: it is small, and all
+        // who were written to must be flushed before the log can go.
+        let family = self.family(lane.name())?;
+        self.db.flush_cf(family)?;
+        self.db.flush_cf(self.family(META)?)?;
+        let mut options = CompactOptions::default();
+        // The other lanes' compactions go on.
+        options.set_exclusive_manual_compaction(false);
+        // What is moved down as it is would keep its range deletion, in a file that nothing ever
+        // touches again.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_cf_opt(family, None::<&[u8]>, Some(segment_key(below)), &options);
+        Ok(())
+    }
+
+    fn condition(&self) -> Result<Condition, StoreError> {
+        let mut lanes = [LaneCondition::default(); Lane::COUNT];
+        for (lane, condition) in Lane::ALL.into_iter().zip(&mut lanes) {
+            *condition = self.lane_condition(lane)?;
+        }
+        Ok(Condition {
+            lanes,
+            log_bytes: self.log_bytes(),
+            flushed_bytes: self.options.get_ticker_count(Ticker::FlushWriteBytes),
+            compacted_bytes: self.options.get_ticker_count(Ticker::CompactWriteBytes),
+            stall_us: self.options.get_ticker_count(Ticker::StallMicros),
+            writes_stopped: self.number(properties::IS_WRITE_STOPPED)? != 0,
+            background_errors: self.number(properties::BACKGROUND_ERRORS)?,
+        })
     }
 }
 
@@ -435,7 +582,7 @@ impl From<rocksdb::Error> for StoreError {
         let kind = match error.kind() {
             rocksdb::ErrorKind::Corruption => StoreErrorKind::Corruption,
             // RocksDB passes the operating system's word on as text only.
-            _ if message.contains("No space left on device") => StoreErrorKind::NoSpace,
+            _ if NO_SPACE.iter().any(|text| message.contains(text)) => StoreErrorKind::NoSpace,
             _ => StoreErrorKind::Other,
         };
         Self { kind, message }

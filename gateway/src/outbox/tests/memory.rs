@@ -12,7 +12,8 @@ use penstock_proto::{Lane, Seq};
 
 use super::super::error::{StoreError, StoreErrorKind};
 use super::super::keys::MetaKey;
-use super::super::store::{Change, Engine, FileKind, Open, Store, Visit};
+use super::super::space::{Disk, FileSystem};
+use super::super::store::{Change, Condition, Engine, FileKind, Open, Store, Visit};
 use crate::supervise::clock;
 
 /// What happens to a write.
@@ -43,6 +44,24 @@ struct State {
     reads_fail: bool,
     reclaimed: [Seq; Lane::COUNT],
     broken_rules: Vec<String>,
+    cleaned: Vec<(Lane, Seq)>,
+    disk: Option<PretendedDisk>,
+}
+
+/// A small disk: what was written and the files beside the database take up its space.
+#[derive(Debug)]
+struct PretendedDisk {
+    root: PathBuf,
+    size: u64,
+    written: u64,
+}
+
+impl PretendedDisk {
+    fn free(&self) -> u64 {
+        let files = std::fs::read_dir(&self.root).unwrap().flatten();
+        let files: u64 = files.map(|file| file.metadata().map_or(0, |found| found.len())).sum();
+        self.size.saturating_sub(self.written).saturating_sub(files)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -151,6 +170,24 @@ impl Memory {
         self.0.0.lock().reclaimed[lane.index()]
     }
 
+    /// The lanes that were cleaned and up to where.
+    pub(super) fn cleaned(&self) -> Vec<(Lane, Seq)> {
+        self.0.0.lock().cleaned.clone()
+    }
+
+    /// From now on there is a disk with so many free bytes, or its size changes to that.
+    pub(super) fn set_free(&self, root: &Path, free: u64) {
+        let mut state = self.0.0.lock();
+        let mut disk = PretendedDisk { root: root.to_owned(), size: u64::MAX, written: 0 };
+        disk.size = u64::MAX - disk.free() + free;
+        state.disk = Some(disk);
+    }
+
+    /// Free bytes on the pretended disk.
+    pub(super) fn free(&self) -> u64 {
+        self.0.0.lock().disk.as_ref().expect("there is a disk").free()
+    }
+
     /// What the outbox did that it must not do.
     pub(super) fn broken_rules(&self) -> Vec<String> {
         self.0.0.lock().broken_rules.clone()
@@ -180,8 +217,29 @@ impl Engine for Memory {
             state.open_faults -= 1;
             return Err(failed("injected: does not open"));
         }
+        if state.disk.as_ref().is_some_and(|disk| disk.free() < OPENING_BYTES) {
+            return Err(no_space());
+        }
         state.exists = true;
         Ok(Box::new(self.clone()))
+    }
+
+    fn disk(&self, path: &Path) -> Box<dyn Disk> {
+        Box::new(MemoryDisk { memory: self.clone(), real: FileSystem::of(path) })
+    }
+}
+
+/// The pretended disk if there is one, otherwise the real one.
+#[derive(Debug)]
+struct MemoryDisk {
+    memory: Memory,
+    real: FileSystem,
+}
+
+impl Disk for MemoryDisk {
+    fn free(&self) -> io::Result<u64> {
+        let state = self.memory.0.0.lock();
+        state.disk.as_ref().map_or_else(|| self.real.free(), |disk| Ok(disk.free()))
     }
 }
 
@@ -192,6 +250,13 @@ impl Store for Memory {
         let state = &mut *state;
         if state.dead {
             return Err(failed("dead"));
+        }
+        let bytes: usize = changes.iter().map(stored_bytes).sum();
+        if let Some(disk) = &mut state.disk {
+            if bytes as u64 > disk.free() {
+                return Err(no_space());
+            }
+            disk.written += bytes as u64;
         }
         let fault = state.write_faults.pop_front();
         if !matches!(fault, Some(Fault::Lost | Fault::NoSpace)) {
@@ -243,14 +308,24 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         let mut state = self.0.0.lock();
         if below > state.durable.trimmed[lane.index()] {
             let rule = format!("{lane}: files deleted below {below} before the trim was durable");
             state.broken_rules.push(rule);
         }
         state.reclaimed[lane.index()] = below;
+        Ok(0)
+    }
+
+    fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        self.reclaim(lane, below)?;
+        self.0.0.lock().cleaned.push((lane, below));
         Ok(())
+    }
+
+    fn condition(&self) -> Result<Condition, StoreError> {
+        Ok(Condition::default())
     }
 }
 
@@ -275,6 +350,20 @@ impl Content {
             }
         }
     }
+}
+
+/// What an opening needs on the pretended disk.
+pub(super) const OPENING_BYTES: u64 = 1000;
+
+fn stored_bytes(change: &Change<'_>) -> usize {
+    match change {
+        Change::Segment { stored, .. } => stored.len(),
+        _ => 0,
+    }
+}
+
+fn no_space() -> StoreError {
+    StoreError { kind: StoreErrorKind::NoSpace, message: "No space left on device".to_owned() }
 }
 
 fn failed(message: &str) -> StoreError {

@@ -3,12 +3,14 @@
 mod appending;
 mod consuming;
 mod dropping;
+mod housekeeping;
 mod memory;
 mod model;
 mod offline;
 mod opening;
 mod poisoning;
 mod quarantine;
+mod space;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ struct Running {
 }
 
 fn config(directory: &Path) -> Config {
-    Config { realtime: false, ..Config::new(directory) }
+    Config { realtime: false, ballast: 0, ..Config::new(directory) }
 }
 
 fn consumers() -> Vec<ConsumerId> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::keys::MetaKey;
-use super::super::store::{Change, FileKind, Open, Store, Visit};
+use super::super::store::{Change, Condition, FileKind, Open, Store, Visit};
 use super::super::{OnMissingRange, Refused, StoreError, StoreErrorKind};
 use super::memory::Fault;
 use super::*;
@@ -187,8 +187,16 @@ impl Store for FailingSyncStore {
         self.rocks.scan_back(lane, from, visit)
     }
 
-    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         self.rocks.reclaim(lane, below)
+    }
+
+    fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        self.rocks.clean(lane, below)
+    }
+
+    fn condition(&self) -> Result<Condition, StoreError> {
+        self.rocks.condition()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::outbox::commit::{Policy, Waiting};
 use crate::outbox::directory::Directory;
 use crate::outbox::error::{OpenError, StoreError, StoreErrorKind};
 use crate::outbox::gate::State;
+use crate::outbox::housekeeping;
 use crate::outbox::keys::{self, Head, MetaKey};
 use crate::outbox::reader::least;
 use crate::outbox::record::parts;
@@ -34,6 +35,8 @@ use losses::Dropping;
 /// Pauses between attempts to open a failed store again.
 const REOPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Between looks at a disk that is too full to open the store.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -140,6 +143,7 @@ impl Writer {
         moves.add_to(&mut changes, &self.shared);
         write(&self.shared, &changes, true)?;
         let durable = clock::now();
+        self.shared.space.wrote(waiting.bytes, &self.shared.gate, &self.shared.metrics);
         self.unsynced = false;
         self.publish(&sealed.segments);
         self.moved(moves, durable);
@@ -296,8 +300,10 @@ impl Writer {
         }
         for (lane, head) in moves.trims {
             if let Some(writer) = self.lanes.get_mut(lane.index()) {
-                let gone = writer.trim.done(head, now);
-                self.shared.metrics.lane(lane).trimmed.increment(gone);
+                let metrics = self.shared.metrics.lane(lane);
+                let bytes_before = writer.trim.head().bytes_before;
+                metrics.trimmed_bytes.increment(head.bytes_before.saturating_sub(bytes_before));
+                metrics.trimmed.increment(writer.trim.done(head, now));
             }
             self.shared.lane(lane).set_reclaimable(head.first);
         }
@@ -385,18 +391,26 @@ impl Writer {
         self.fail_arena();
         self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
         self.fail_arena();
+        if error.kind == StoreErrorKind::NoSpace {
+            // Before the store is closed: deleting files needs it, and needs no space.
+            housekeeping::make_room(&self.shared);
+        }
         drop(self.shared.store.write().take());
         let mut pause = REOPEN_PAUSE_MIN;
         while let Err(error) = self.reopen() {
             let reason = chain(&error);
             tracing::error!(error = %reason, "the outbox does not open again yet");
             *self.shared.poisoned.lock() = Some(reason);
-            let until = clock::now().checked_add(pause);
-            if until.is_none_or(|until| self.shared.queue.closed_by(until)) {
+            let no_space = error.is_no_space();
+            if no_space && self.shared.space.release_ballast() {
+                continue;
+            }
+            if self.closed_within(pause, no_space) {
                 return;
             }
             pause = (pause * 2).min(REOPEN_PAUSE_MAX);
         }
+        self.shared.space.look(&self.shared.gate, &self.shared.metrics);
         tracing::info!(epoch = self.shared.epoch().0, "the outbox is open again and complete");
         *self.shared.poisoned.lock() = None;
         self.shared.metrics.poisoned_now.set(0.0);
@@ -404,7 +418,27 @@ impl Writer {
         self.shared.gate.set_state(State::Open);
     }
 
+    /// Waits before the next attempt to open; for want of space only until there seems to be some.
+    /// Returns whether the outbox was closed meanwhile.
+    fn closed_within(&self, pause: Duration, no_space: bool) -> bool {
+        let Some(end) = clock::now().checked_add(pause) else { return true };
+        loop {
+            let next = if no_space { clock::now().checked_add(LOOK_PAUSE) } else { None };
+            if self.shared.queue.closed_by(next.map_or(end, |next| next.min(end))) {
+                return true;
+            }
+            let room = || {
+                let Shared { space, gate, metrics, .. } = &*self.shared;
+                space.may_open(space.look(gate, metrics))
+            };
+            if clock::now() >= end || (no_space && room()) {
+                return false;
+            }
+        }
+    }
+
     fn reopen(&mut self) -> Result<(), OpenError> {
+        let started = clock::now();
         self.shared.metrics.reopens.increment(1);
         let published = self.lanes.map(|lane| lane.next);
         let recovered = recovery::open(Request {
@@ -432,6 +466,8 @@ impl Writer {
         *self.shared.holes.write() = recovered.holes;
         self.dropping = None;
         self.resume();
+        let took = clock::now().saturating_duration_since(started);
+        self.shared.metrics.recovery.set(took.as_secs_f64());
         Ok(())
     }
 
@@ -471,6 +507,8 @@ impl Writer {
         metrics.queue_wait.record(started.saturating_duration_since(since));
         metrics.commit.record(durable.saturating_duration_since(started));
         metrics.queue_bytes.set(lossy(self.shared.gate.queue_bytes() as u64));
+        let stored = sealed.iter(&self.compressed).map(|(_, stored)| stored.len() as u64).sum();
+        metrics.group_bytes.record(lossy(stored));
         for (segment, stored) in sealed.iter(&self.compressed) {
             let lane = metrics.lane(segment.lane());
             lane.appended.increment(segment.count().into());
