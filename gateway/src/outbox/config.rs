@@ -93,6 +93,13 @@ const BALLAST: Key = Key {
     help: "Size of a file that only takes up space, to be removed when the disk is full so that the database can open and \
            delete. Made while it leaves `disk_free_min` free, also later. 0 is none.",
 };
+const SCRUB_RATE: Key = Key {
+    name: "scrub_rate",
+    value: Value::Bytes { min: 0, max: ByteSize::GIB },
+    default: Preset::Is("4MiB"),
+    help: "Stored bytes that are read and checked per second in the background: what was there at the start, and once a \
+           day all that is unconfirmed. 0 checks nothing before it is read for the cloud.",
+};
 
 /// How bodies of segments are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +159,8 @@ pub struct Config {
     pub disk_free_min: u64,
     /// Bytes of the file that is removed when the disk is full; 0 if there is none.
     pub ballast: u64,
+    /// Stored bytes that are checked per second; 0 if none are.
+    pub scrub_rate: u64,
 }
 
 // === impl BodyCodec ===
@@ -194,6 +203,7 @@ impl Config {
             REALTIME,
             DISK_FREE_MIN,
             BALLAST,
+            SCRUB_RATE,
         ],
     );
 
@@ -215,6 +225,7 @@ impl Config {
             gateway: "gateway".to_owned(),
             disk_free_min: 512 * ByteSize::MIB,
             ballast: 64 * ByteSize::MIB,
+            scrub_rate: 4 * ByteSize::MIB,
         }
     }
 
@@ -244,6 +255,7 @@ impl Config {
             gateway: String::new(),
             disk_free_min: section.bytes(&DISK_FREE_MIN)?.0,
             ballast: section.bytes(&BALLAST)?.0,
+            scrub_rate: section.bytes(&SCRUB_RATE)?.0,
         })
     }
 }

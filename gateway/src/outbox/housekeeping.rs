@@ -1,8 +1,8 @@
 //! The housekeeper: once per second, what must not hold up a commit.
 //!
 //! It makes the sidecar durable, watches the space on the disk, deletes files below durable trims,
-//! cleans up lanes that are empty and idle, and notes how the database is doing and how old the
-//! oldest unconfirmed entry is.
+//! cleans up lanes that are empty and idle, reads stored segments to check them, and notes how the
+//! database is doing and how old the oldest unconfirmed entry is.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use penstock_proto::{Lane, Seq};
 
 use super::incident;
 use super::metrics::lossy;
+use super::scrub::Scrub;
 use super::segment::Header;
 use super::shared::Shared;
 use super::space::Occasion;
@@ -36,6 +37,7 @@ pub(super) struct Housekeeper {
     ticks: u64,
     reclaimed: [Seq; Lane::COUNT],
     idle: [Idle; Lane::COUNT],
+    scrub: Scrub,
     /// The condition as counted last.
     counted: Condition,
 }
@@ -75,8 +77,14 @@ pub(super) fn make_room(shared: &Shared) {
 }
 
 impl Housekeeper {
-    pub(super) fn new(_shared: &Shared) -> Self {
-        Self { ticks: 0, reclaimed: NOTHING, idle: Default::default(), counted: Condition::default() }
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            ticks: 0,
+            reclaimed: NOTHING,
+            idle: Default::default(),
+            scrub: Scrub::new(shared),
+            counted: Condition::default(),
+        }
     }
 
     /// A second's work.
@@ -95,6 +103,7 @@ impl Housekeeper {
         note_incidents(shared);
         self.note_condition(shared);
         self.clean_idle(shared);
+        self.scrub.tick(shared);
     }
 
     fn note_condition(&mut self, shared: &Shared) {

@@ -11,6 +11,7 @@ const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk", "dead"];
 const DROP_REASONS: &[&str] = &["quota", "space"];
 const REASONS: &[&str] = &["full", "quota", "space", "poisoned", "closed"];
 const URGENCIES: &[&str] = &["ordinary", "urgent"];
+const FAULTS: &[&str] = &["damaged", "missing", "unreadable"];
 
 const fn metric(name: &'static str, kind: Kind, help: &'static str) -> Metric {
     Metric { name, kind, help, labels: &[] }
@@ -224,6 +225,23 @@ const RECOVERED: Metric = per_lane(
     Kind::Gauge,
     "Unconfirmed messages that the start of the gateway found.",
 );
+const SCRUBBED: Metric = metric(
+    "penstock_outbox_scrubbed_bytes_total",
+    Kind::Counter,
+    "Stored bytes that were read and checked in the background.",
+);
+const SCRUBS: Metric = metric(
+    "penstock_outbox_scrubs_total",
+    Kind::Counter,
+    "Times the check in the background came to the end of all lanes.",
+);
+const SCRUB_FAULTS: Metric = Metric {
+    name: "penstock_outbox_scrub_faults_total",
+    kind: Kind::Counter,
+    help: "What the check in the background found: `damaged` segments, `missing` ones, and stretches of a lane that \
+           are `unreadable`. Each place counts once.",
+    labels: &[("fault", FAULTS)],
+};
 
 pub(crate) const METRICS: &[Metric] = &[
     COMMITS,
@@ -271,6 +289,9 @@ pub(crate) const METRICS: &[Metric] = &[
     BACKGROUND_ERRORS,
     RECOVERY,
     RECOVERED,
+    SCRUBBED,
+    SCRUBS,
+    SCRUB_FAULTS,
 ];
 
 /// Why entries are let go.
@@ -311,6 +332,11 @@ pub(super) struct Metrics {
     pub(super) group_bytes: Histogram,
     pub(super) quota_ratio: Gauge,
     pub(super) recovery: Gauge,
+    pub(super) scrubbed: Counter,
+    pub(super) scrubs: Counter,
+    pub(super) scrub_damaged: Counter,
+    pub(super) scrub_missing: Counter,
+    pub(super) scrub_unreadable: Counter,
     pub(super) database: DatabaseMetrics,
     disk_free: Gauge,
     disk_full: [Gauge; 2],
@@ -370,6 +396,11 @@ impl Metrics {
             group_bytes: histogram(&GROUP_BYTES),
             quota_ratio: gauge(&QUOTA_RATIO),
             recovery: gauge(&RECOVERY),
+            scrubbed: counter(&SCRUBBED),
+            scrubs: counter(&SCRUBS),
+            scrub_damaged: counter_with(&SCRUB_FAULTS, "fault", "damaged"),
+            scrub_missing: counter_with(&SCRUB_FAULTS, "fault", "missing"),
+            scrub_unreadable: counter_with(&SCRUB_FAULTS, "fault", "unreadable"),
             database: DatabaseMetrics {
                 log_bytes: gauge(&LOG_BYTES),
                 flushed_bytes: counter(&FLUSHED_BYTES),

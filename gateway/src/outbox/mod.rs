@@ -37,6 +37,7 @@ pub mod offline;
 mod reader;
 mod record;
 mod recovery;
+mod scrub;
 mod segment;
 mod service;
 mod shared;

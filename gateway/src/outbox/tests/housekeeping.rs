@@ -1,6 +1,11 @@
-//! What the housekeeper does by ticks: idle lanes, the database's condition.
+//! What the housekeeper does by ticks: idle lanes, the scrub, the database's condition.
 
+use penstock_proto::Epoch;
+
+use super::super::BodyCodec;
 use super::super::housekeeping::{Housekeeper, IDLE_TICKS};
+use super::super::keys::{Head, Hole, HoleReason, MetaKey};
+use super::super::scrub::{PASS_TICKS, Scrub};
 use super::super::store::{Change, Open, Store};
 use super::*;
 
@@ -37,6 +42,125 @@ fn an_idle_lane_is_cleaned_once_until_it_moves_again() {
     confirm_all(&running, &mut consumer);
     assert_eq!(tick(IDLE_TICKS + 1), [(Lane::Telemetry, Seq(2)), (Lane::Telemetry, Seq(3))]);
     running.close();
+}
+
+/// Eight segments of 1100 bytes and some, in lane telemetry.
+fn with_segments(scrub_rate: u64) -> Running {
+    let running = Running::with(|config| {
+        config.scrub_rate = scrub_rate;
+        config.body_codec = BodyCodec::None;
+    });
+    let payload = "x".repeat(1000);
+    (0..8).for_each(|_| running.append(Lane::Telemetry, &[&payload]).unwrap());
+    running
+}
+
+fn stored_bytes(running: &Running, lane: Lane) -> Vec<u64> {
+    let mut bytes = Vec::new();
+    let visit = &mut |_, stored: &[u8]| {
+        bytes.push(stored.len() as u64);
+        std::ops::ControlFlow::Continue(())
+    };
+    running.memory.scan(lane, Seq(1), Seq(u64::MAX), visit).unwrap();
+    bytes
+}
+
+#[test]
+fn the_scrub_keeps_to_its_rate_and_begins_again_after_a_day() {
+    const RATE: u64 = 700;
+    let running = with_segments(RATE);
+    let shared = running.outbox.shared();
+    let sizes = stored_bytes(&running, Lane::Telemetry);
+    let (all, largest) = (sizes.iter().sum::<u64>(), *sizes.iter().max().unwrap());
+    assert!(largest > RATE, "more than a tick's worth");
+    let mut scrub = Scrub::new(shared);
+    let mut ticks = 0;
+    while scrub.checked_bytes() < all {
+        scrub.tick(shared);
+        ticks += 1;
+        let most = ticks * RATE + largest;
+        assert!(scrub.checked_bytes() <= most, "{} after {ticks} ticks", scrub.checked_bytes());
+        assert!(ticks <= all / RATE + 2, "{} after {ticks} ticks is too slow", scrub.checked_bytes());
+    }
+    running.append(Lane::Telemetry, &["later"]).unwrap();
+    (ticks..PASS_TICKS - 1).for_each(|_| scrub.tick(shared));
+    assert_eq!(scrub.checked_bytes(), all, "not what this process wrote just now");
+    let with_later = all + stored_bytes(&running, Lane::Telemetry).iter().sum::<u64>();
+    (0..20).for_each(|_| scrub.tick(shared));
+    assert_eq!(scrub.checked_bytes(), with_later, "a day later everything");
+    assert_eq!(scrub.reported(), []);
+}
+
+#[test]
+fn a_scrub_of_rate_0_reads_nothing() {
+    let running = with_segments(0);
+    let mut scrub = Scrub::new(running.outbox.shared());
+    (0..10).for_each(|_| scrub.tick(running.outbox.shared()));
+    assert_eq!(scrub.checked_bytes(), 0);
+}
+
+#[test]
+fn the_scrub_reports_what_is_damaged_or_missing_once() {
+    let running = with_segments(1 << 20);
+    let shared = running.outbox.shared();
+    let flip = |mut stored: Vec<u8>| {
+        stored[200] ^= 1;
+        Some(stored)
+    };
+    running.memory.damage(Lane::Telemetry, Seq(3), flip);
+    running.memory.damage(Lane::Telemetry, Seq(5), |_| None);
+    running.memory.damage(Lane::Telemetry, Seq(8), |_| None);
+    let mut scrub = Scrub::new(shared);
+    scrub.tick(shared);
+    let lost = [(Lane::Telemetry, 3), (Lane::Telemetry, 5), (Lane::Telemetry, 8)];
+    assert_eq!(scrub.reported(), lost);
+    let checked = scrub.checked_bytes();
+    (0..PASS_TICKS).for_each(|_| scrub.tick(shared));
+    assert_eq!(scrub.checked_bytes(), 2 * checked, "a second pass");
+    assert_eq!(scrub.reported(), lost);
+}
+
+#[test]
+fn the_scrub_goes_on_with_the_next_lane_when_one_cannot_be_read() {
+    let running = with_segments(1 << 20);
+    let shared = running.outbox.shared();
+    running.append(Lane::Bulk, &["a"]).unwrap();
+    running.memory.set_reads_fail(true);
+    let mut scrub = Scrub::new(shared);
+    scrub.tick(shared);
+    assert_eq!(scrub.reported(), [(Lane::Telemetry, 1), (Lane::Bulk, 1)]);
+    assert_eq!(scrub.checked_bytes(), 0);
+}
+
+#[test]
+fn the_scrub_takes_what_was_trimmed_meanwhile_for_trimmed() {
+    let running = with_segments(1 << 20);
+    let shared = running.outbox.shared();
+    let mut scrub = Scrub::new(shared);
+    // The store knows already, and the lane's view not yet.
+    running.memory.damage(Lane::Telemetry, Seq(1), |_| None);
+    running.memory.damage(Lane::Telemetry, Seq(2), |_| None);
+    let head = Head { first: Seq(3), bytes_before: 0 };
+    running.memory.put_meta(&MetaKey::Head(Lane::Telemetry), head.encode());
+    scrub.tick(shared);
+    assert_eq!(scrub.reported(), []);
+    let left = stored_bytes(&running, Lane::Telemetry);
+    assert_eq!(scrub.checked_bytes(), left.iter().sum::<u64>());
+}
+
+#[test]
+fn the_scrub_passes_over_what_is_known_to_be_gone() {
+    let running = with_segments(1 << 20);
+    let shared = running.outbox.shared();
+    running.memory.damage(Lane::Telemetry, Seq(2), |_| None);
+    running.memory.damage(Lane::Telemetry, Seq(3), |stored| Some(stored[1..].to_vec()));
+    running.memory.damage(Lane::Telemetry, Seq(6), |_| None);
+    let hole = Hole { end: Seq(4), at_ms: 0, epoch: Epoch(1), reason: HoleReason::Missing };
+    running.memory.put_meta(&MetaKey::Hole(Lane::Telemetry, Seq(2)), hole.encode());
+    running.memory.put_meta(&MetaKey::Hole(Lane::Bulk, Seq(6)), hole.encode());
+    let mut scrub = Scrub::new(shared);
+    scrub.tick(shared);
+    assert_eq!(scrub.reported(), [(Lane::Telemetry, 6)]);
 }
 
 fn put(store: &dyn Store, range: std::ops::Range<u64>) {
