@@ -41,7 +41,7 @@ struct Running {
 }
 
 fn config(directory: &Path) -> Config {
-    Config { realtime: false, ballast: 0, ..Config::new(directory) }
+    Config { realtime: false, disk_free_min: 0, ballast: 0, ..Config::new(directory) }
 }
 
 fn consumers() -> Vec<ConsumerId> {
