@@ -106,7 +106,7 @@ const ON_FULL: Key = Key {
     name: "on_full",
     value: Value::Choice(&["withhold", "refuse"]),
     default: Preset::Is("withhold"),
-    help: "What a publish meets when the outbox's quota is used up. `withhold`: it is not read from the socket until there is room, nor is what comes behind it. `refuse`: MQTT 5 clients get 0x97 at QoS 1 and 2, QoS 0 is let go and counted; 3.1.1 clients, which know no reasons, are withheld. Lanes alerts and status have a reserve of 5 % of the quota.",
+    help: "What a publish meets when the outbox's quota is used up or its disk nearly full. `withhold`: it is not read from the socket until there is room, nor is what comes behind it. `refuse`: MQTT 5 clients get 0x97 at QoS 1 and 2, QoS 0 is let go and counted; 3.1.1 clients, which know no reasons, are withheld. Lanes alerts and status have a reserve of both: 5 % of the quota.",
 };
 
 const ANONYMOUS: Key = Key {
@@ -200,7 +200,7 @@ pub struct Listener {
     pub on_full: OnFull,
 }
 
-/// What a publish meets when the outbox's quota is used up.
+/// What a publish meets when the outbox's quota is used up or its disk nearly full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnFull {
     /// It is not read until there is room.

@@ -368,6 +368,7 @@ impl Connection {
     }
 
     fn submit(&mut self, batch: &mut Batch, room: Option<Room>) {
+        debug_assert!(room.is_some() || batch.encoded.is_empty(), "entries are encoded where there is room");
         let Some(room) = room.filter(|_| !batch.encoded.is_empty()) else { return };
         let bytes = batch.encoded.bytes();
         let ticket = self.seat.shared().appender.submit(room, &batch.encoded, &self.done);

@@ -1,7 +1,7 @@
 //! What a pass over a connection may take in.
 //!
 //! While the outbox has room, one reservation covers a whole read and no publish is asked about. When
-//! the quota is used up, publishes are looked at one by one: those of lanes alerts and status go into
+//! the quota or the disk is used up, publishes are looked at one by one: those of lanes alerts and status go into
 //! the reserve that the outbox keeps for them; any other is refused or stays where it is, as the
 //! listener says.
 
@@ -36,6 +36,8 @@ pub(super) enum Intake {
 pub(super) enum Shortage {
     /// The quota of unconfirmed entries is used up.
     Quota = 0,
+    /// The disk is nearly full.
+    Space = 1,
 }
 
 /// What becomes of one publish.
@@ -133,12 +135,13 @@ pub(super) const fn has_reserve(lane: Lane) -> bool {
 
 impl Shortage {
     /// Every value of the label `reason`, in order.
-    pub(super) const NAMES: [&str; 1] = ["quota"];
+    pub(super) const NAMES: [&str; 2] = ["quota", "space"];
 
     /// The shortage behind a refusal, if it is one that may last.
     pub(super) const fn of(refused: Refused) -> Option<Self> {
         match refused {
             Refused::Quota => Some(Self::Quota),
+            Refused::Space => Some(Self::Space),
             Refused::Full | Refused::Poisoned | Refused::Closed => None,
         }
     }

@@ -52,8 +52,8 @@ const ACKS: Metric = Metric {
 const REFUSED: Metric = Metric {
     name: "penstock_mqtt_refused_total",
     kind: Kind::Counter,
-    help: "Publishes that were not stored, by reason; `quota` at QoS 1 and 2, with 0x97, the others at any.",
-    labels: &[("reason", &["foreign", "unknown_topic", "quota"])],
+    help: "Publishes that were not stored, by reason; `quota` and `space` at QoS 1 and 2, with 0x97, the others at any.",
+    labels: &[("reason", &["foreign", "unknown_topic", "quota", "space"])],
 };
 const SHED: Metric = Metric {
     name: "penstock_mqtt_shed_total",

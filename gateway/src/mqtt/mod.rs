@@ -22,7 +22,7 @@
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
 //! | on its way to the disk | the outbox | not read |
-//! | not confirmed by the cloud | the outbox's quota | read up to the first publish without room; `on_full = "refuse"`: 5: 0x97, QoS 0 dropped, counted |
+//! | not confirmed by the cloud | the outbox's quota, its disk | read up to the first publish without room; `on_full = "refuse"`: 5: 0x97, QoS 0 dropped, counted |
 //! | acknowledgements not taken | one write | not read; closed after 30 s |
 //! | deliveries waiting | `outgoing_bytes_max` | dropped, counted |
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |

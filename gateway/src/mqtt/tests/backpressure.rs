@@ -287,6 +287,23 @@ async fn a_keep_alive_runs_while_a_withheld_client_could_be_heard_and_rests_whil
     waiting.expect(&[&wire::puback(1)]).await;
 }
 
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_is_like_a_quota_used_up() {
+    let free = Gateway::start().outbox.handle().status().disk_free_bytes.expect("the file system says so");
+    // Too little for telemetry, and enough for alerts, whatever others write meanwhile.
+    let setup = Setup { disk_free_min: 2 * free, ..Setup::default() };
+    for on_full in [OnFull::Withhold, OnFull::Refuse] {
+        let gateway = Gateway::with_outbox(&config(on_full), Duration::from_secs(1), setup);
+        let mut client = gateway.client(5, "d").await;
+        client.send(&[publish(5, 1, 1, ALERTS), publish(5, 1, 2, TELEMETRY)].concat()).await;
+        client.expect(&[&wire::puback(1)]).await;
+        match on_full {
+            OnFull::Withhold => assert_silent(&mut client).await,
+            OnFull::Refuse => client.expect(&[&wire::ack(0x40, 2, QUOTA)]).await,
+        }
+    }
+}
+
 /// Several groups are on their way for one connection, and then nothing happens on it any more: each
 /// group has to wake it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

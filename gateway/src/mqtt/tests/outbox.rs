@@ -32,11 +32,13 @@ pub(super) struct Setup {
     pub(super) bytes_max: u64,
     /// Least time between two commits. With the default a test has a hand on them.
     pub(super) commit_floor: Duration,
+    /// Space that has to stay free on the disk; 0 for no care.
+    pub(super) disk_free_min: u64,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { bytes_max: 16 << 30, commit_floor: Duration::from_secs(3600) }
+        Self { bytes_max: 16 << 30, commit_floor: Duration::from_secs(3600), disk_free_min: 0 }
     }
 }
 
@@ -52,6 +54,8 @@ impl Outbox {
         let config = Config {
             commit_floor: setup.commit_floor,
             bytes_max: setup.bytes_max,
+            disk_free_min: setup.disk_free_min,
+            ballast: 0,
             queue_bytes_max: QUEUE_BYTES_MAX,
             realtime: false,
             ..Config::new(folder.path().join("outbox"))
