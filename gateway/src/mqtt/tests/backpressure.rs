@@ -90,6 +90,18 @@ async fn who_refuses_answers_mqtt_5_with_quota_exceeded_and_reads_on() {
     assert_eq!(gateway.outbox.payloads().len(), 1);
 }
 
+/// It is over in a moment: a refusal would be out of date when it arrives.
+#[tokio::test]
+async fn a_full_queue_is_waited_for_also_by_who_refuses() {
+    let gateway = start_with(OnFull::Refuse, 1 << 30);
+    let mut client = gateway.client(5, "d").await;
+    gateway.outbox.set_full(true);
+    client.send(&[publish(5, 1, 1, TELEMETRY), publish(5, 1, 2, ALERTS)].concat()).await;
+    assert_silent(&mut client).await;
+    gateway.outbox.set_full(false);
+    client.expect(&[&wire::puback(1), &wire::puback(2)]).await;
+}
+
 #[tokio::test]
 async fn a_refusal_waits_for_what_came_before_it() {
     let gateway = start(OnFull::Refuse);
