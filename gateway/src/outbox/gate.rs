@@ -168,6 +168,11 @@ impl Gate {
         self.room.notify_waiters();
     }
 
+    /// Whether `lane` is refused because the disk is nearly full.
+    pub(super) fn is_disk_full(&self, lane: Lane) -> bool {
+        self.quota(lane).disk_full.load(Ordering::Acquire)
+    }
+
     pub(super) fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             0 => State::Open,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use penstock_proto::{Lane, Seq};
 
+use super::config::OnFull;
 use super::incident;
 use super::metrics::lossy;
 use super::scrub::Scrub;
@@ -92,6 +93,10 @@ impl Housekeeper {
         self.ticks += 1;
         sync_sidecar(shared);
         shared.space.look(&shared.gate, &shared.metrics);
+        if shared.gate.is_disk_full(Lane::Telemetry) && shared.config.on_full == OnFull::DropOldest {
+            // Nothing is appended, so the committer has to be told that it may let entries go.
+            shared.queue.set_timer(clock::now());
+        }
         if self.ticks.is_multiple_of(TICKS_PER_RECLAIM) {
             reclaim(shared, &mut self.reclaimed);
         }

@@ -350,7 +350,7 @@ impl ReadOnly {
         // The gateway's log is there and in use.
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
         let (synced, unsynced) = (WriteOptions::default(), WriteOptions::default());
-        Ok(Self(Rocks { db, path: path.to_owned(), synced, unsynced }))
+        Ok(Self(Rocks { db, options, path: path.to_owned(), synced, unsynced }))
     }
 
     /// As [`Store::meta`].

@@ -7,7 +7,7 @@ use super::super::error::Error;
 use super::super::housekeeping;
 use super::super::keys::{HoleReason, MetaKey};
 use super::super::recovery;
-use super::super::store::{Change, Open, Store, Visit};
+use super::super::store::{Change, Condition, Open, Store, Visit};
 use super::super::{BodyCodec, OnMissingRange, StoreError, StoreErrorKind};
 use super::opening::copy_directory;
 use super::*;
@@ -320,8 +320,16 @@ impl Store for BadBlock {
         self.memory.scan_back(lane, from, visit)
     }
 
-    fn reclaim(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+    fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         self.memory.reclaim(lane, below)
+    }
+
+    fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
+        self.memory.clean(lane, below)
+    }
+
+    fn condition(&self) -> Result<Condition, StoreError> {
+        self.memory.condition()
     }
 }
 

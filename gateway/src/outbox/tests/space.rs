@@ -4,7 +4,7 @@ use std::fs;
 
 use super::super::housekeeping::{self, Housekeeper, TICKS_PER_BALLAST};
 use super::super::space::BALLAST;
-use super::super::{BodyCodec, Refused};
+use super::super::{BodyCodec, OnFull, Refused};
 use super::*;
 
 const FLOOR: u64 = 1 << 20;
@@ -180,4 +180,21 @@ fn the_outbox_comes_back_when_there_is_space() {
     running.wait_epoch(2);
     append(&running.outbox, &Arc::default(), Lane::Telemetry, &["c"]).unwrap();
     assert_eq!(read(&mut running.consumer(Lane::Telemetry)), expected(1, &["a", "c"]));
+}
+
+#[test]
+fn a_nearly_full_disk_lets_the_oldest_go_where_that_is_allowed() {
+    let running = on_disk(FLOOR + (3 << 20), |config| {
+        config.disk_free_min = FLOOR;
+        config.on_full = OnFull::DropOldest;
+    });
+    assert_eq!(running.fill(Lane::Telemetry, 64 << 10), Refused::Space);
+    let before = running.outbox.status().lanes[Lane::Telemetry.index()];
+    running.tick(1);
+    let low = || running.outbox.status().lanes[Lane::Telemetry.index()].low;
+    wait_until(&running.outbox, "the drop", || low() > before.low);
+    let records = read(&mut running.consumer(Lane::Status));
+    assert!(records[0].1.contains(r#""reason":"space""#), "{records:?}");
+    assert!(running.memory.reclaimed(Lane::Telemetry) >= low(), "files are deleted at once");
+    assert_eq!(running.memory.broken_rules(), Vec::<String>::new());
 }

@@ -4,7 +4,8 @@
 //! sound segment becomes a hole, with evidence and an announcement, or stays an error if
 //! `on_missing_range` is `refuse`.
 //!
-//! **Dropping** makes room when the quota is nearly used up and `on_full` is `drop-oldest`. The
+//! **Dropping** makes room when the quota is nearly used up, or the disk nearly full, and `on_full`
+//! is `drop-oldest`. The
 //! lane that matters least gives its oldest entries. Its consumers are asked first: what they have
 //! confirmed is not counted as dropped. The trim and the record of it are one synced write; files
 //! are deleted after it.
@@ -33,6 +34,12 @@ const ASK_TIME: Duration = Duration::from_secs(2);
 const BEGIN_PERCENT: u64 = 90;
 /// …and goes down to this.
 const END_PERCENT: u64 = 85;
+/// While the disk is nearly full, this part of the backlog goes at once…
+const SPACE_PERCENT: u64 = 5;
+/// …but at least this, the size of a table, since only whole tables give space back…
+const SPACE_BYTES_MIN: u64 = 64 << 20;
+/// …and then the disk is looked at again.
+const SPACE_PAUSE: Duration = Duration::from_secs(5);
 /// Which lanes give entries, first the one that matters least. Alerts, status and what an operator
 /// has to look at are never dropped.
 const GIVING: [Lane; 2] = [Lane::Bulk, Lane::Telemetry];
@@ -163,7 +170,7 @@ impl Writer {
 
     /// Chooses what has to go, if anything has, and asks its consumers.
     fn ask_to_drop(&mut self, now: Instant) -> Result<(), StoreError> {
-        let Some((wanted, reason)) = self.excess() else { return Ok(()) };
+        let Some((wanted, reason)) = self.excess(now) else { return Ok(()) };
         let Some((lane, floor)) = GIVING.into_iter().find_map(|lane| Some((lane, self.oldest(lane)?))) else {
             return Ok(());
         };
@@ -189,9 +196,22 @@ impl Writer {
     }
 
     /// How many bytes have to go, and why.
-    fn excess(&self) -> Option<(u64, DropReason)> {
+    fn excess(&mut self, now: Instant) -> Option<(u64, DropReason)> {
         let (backlog, bytes_max) = (self.shared.gate.backlog_bytes(), self.shared.config.bytes_max);
-        over_quota(backlog, bytes_max).map(|bytes| (bytes, DropReason::Quota))
+        if let Some(bytes) = over_quota(backlog, bytes_max) {
+            return Some((bytes, DropReason::Quota));
+        }
+        if !self.shared.gate.is_disk_full(Lane::Telemetry) {
+            return None;
+        }
+        // What a drop gives back shows after a while; until then more would be dropped than needed.
+        let due = self.dropped_for_space.and_then(|last| last.checked_add(SPACE_PAUSE)).unwrap_or(now);
+        if now < due {
+            self.shared.queue.set_timer(due);
+            return None;
+        }
+        self.dropped_for_space = Some(now);
+        Some(((backlog / 100 * SPACE_PERCENT).max(SPACE_BYTES_MIN), DropReason::Space))
     }
 
     /// Where the oldest entries of a lane are, if it has any.

@@ -55,6 +55,8 @@ pub(super) struct Writer {
     unsynced: bool,
     /// Entries that are about to be let go.
     dropping: Option<Dropping>,
+    /// When entries were last let go because the disk was nearly full.
+    dropped_for_space: Option<Instant>,
     /// Dropped last: when the directory is free again.
     _ended: Ended,
 }
@@ -102,6 +104,7 @@ impl Writer {
             last_start: None,
             unsynced: false,
             dropping: None,
+            dropped_for_space: None,
             _ended: Ended(Arc::clone(&shared)),
             shared,
             directory,
