@@ -22,6 +22,10 @@ use super::store::Store;
 use super::tail::TailCache;
 use crate::supervise::clock;
 
+/// A consumer's own state is large from here on.
+const LARGE_STATE_BYTES: usize = 1 << 10;
+/// A large state is written at most this often while groups come.
+const LARGE_STATE_PAUSE: Duration = Duration::from_millis(10);
 /// Reports of damage that wait for the committer; readers come back with those that do not fit.
 const DAMAGE_REPORTS_MAX: usize = 64;
 /// Progress of a consumer is written at the latest after this time without a group.
@@ -90,8 +94,9 @@ struct SlotState {
     progress: Progress,
     /// Counts the changes of `progress`.
     version: u64,
-    /// The version that was written last.
+    /// The version that was written last, and when.
     written: u64,
+    written_at: Option<Instant>,
     in_use: bool,
     /// What the consumer said to the last request to let entries go.
     drop_answer: Option<DropAnswer>,
@@ -293,7 +298,14 @@ impl LaneView {
 
 impl Slot {
     fn new(id: ConsumerId, progress: Progress) -> Self {
-        let state = SlotState { progress, version: 0, written: 0, in_use: false, drop_answer: None };
+        let state = SlotState {
+            progress,
+            version: 0,
+            written: 0,
+            written_at: None,
+            in_use: false,
+            drop_answer: None,
+        };
         Self { id, state: Mutex::new(state) }
     }
 
@@ -324,11 +336,21 @@ impl Slot {
         was_written
     }
 
-    /// Progress that was not written yet.
-    pub(super) fn unwritten(&self) -> Option<Moved> {
+    /// Progress that was not written yet. A large state does not ride every group, or it would be
+    /// most of what is written: it waits until [`LARGE_STATE_PAUSE`] has passed since `last`, unless
+    /// `now` is `None`.
+    pub(super) fn unwritten(&self, now: Option<Instant>) -> Option<Moved> {
         let state = self.state.lock();
-        let moved = || Moved { progress: state.progress.clone(), version: state.version };
-        (state.version != state.written).then(moved)
+        if state.version == state.written {
+            return None;
+        }
+        if let (Some(now), Some(last)) = (now, state.written_at)
+            && state.progress.state.len() > LARGE_STATE_BYTES
+            && now.saturating_duration_since(last) < LARGE_STATE_PAUSE
+        {
+            return None;
+        }
+        Some(Moved { progress: state.progress.clone(), version: state.version })
     }
 
     /// Notes the answer to a request to let entries go.
@@ -346,9 +368,10 @@ impl Slot {
     }
 
     /// `moved` was written.
-    pub(super) fn written(&self, moved: &Moved) {
+    pub(super) fn written(&self, moved: &Moved, now: Instant) {
         let mut state = self.state.lock();
         state.written = state.written.max(moved.version);
+        state.written_at = Some(now);
     }
 
     /// The store was opened again and may not know what was written last.
@@ -406,5 +429,28 @@ impl Latch {
             }
         }
         *set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_does_not_ride_every_group() {
+        for (bytes, spared) in [(LARGE_STATE_BYTES, false), (LARGE_STATE_BYTES + 1, true)] {
+            let slot =
+                Slot::new(ConsumerId { name: "uplink".to_owned(), lane: Lane::Bulk }, Progress::default());
+            let progress = Progress { state: vec![0; bytes], ..Progress::default() };
+            let (start, almost) = (clock::now(), LARGE_STATE_PAUSE - Duration::from_micros(1));
+            assert!(slot.moved(&progress), "a timer makes sure that it is written without groups");
+            let first = slot.unwritten(Some(start)).expect("nothing was written yet");
+            slot.written(&first, start);
+            assert!(slot.unwritten(Some(start + LARGE_STATE_PAUSE)).is_none(), "nothing changed");
+            slot.moved(&progress);
+            assert_eq!(slot.unwritten(Some(start + almost)).is_none(), spared);
+            assert!(slot.unwritten(Some(start + LARGE_STATE_PAUSE)).is_some());
+            assert!(slot.unwritten(None).is_some(), "without a group it does not wait");
+        }
     }
 }

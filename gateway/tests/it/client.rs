@@ -13,6 +13,8 @@ pub(crate) struct Device {
     name: String,
     sent: u16,
     acked: u16,
+    /// Bytes that fill up each reading.
+    padding: usize,
 }
 
 impl Device {
@@ -20,7 +22,7 @@ impl Device {
     pub(crate) fn connect(address: &str, name: &str) -> Self {
         let stream = TcpStream::connect(address).expect("the gateway listens");
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("a timeout can be set");
-        let mut device = Self { stream, name: name.to_owned(), sent: 0, acked: 0 };
+        let mut device = Self { stream, name: name.to_owned(), sent: 0, acked: 0, padding: 0 };
         let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0b0000_0010, 0, 60];
         body.extend(sized(name.as_bytes()));
         device.write(0x10, &body).expect("CONNECT is taken");
@@ -30,12 +32,17 @@ impl Device {
         device
     }
 
+    /// Makes its readings larger by so many bytes.
+    pub(crate) fn padded(self, padding: usize) -> Self {
+        Self { padding, ..self }
+    }
+
     /// Publishes the next reading at QoS 1 to the device's telemetry topic.
     pub(crate) fn publish(&mut self) -> std::io::Result<()> {
         self.sent += 1;
         let mut body = sized(format!("devices/{}/telemetry", self.name).as_bytes());
         body.extend(self.sent.to_be_bytes());
-        body.extend(format!("{{\"reading\":{}}}", self.sent).as_bytes());
+        body.extend(format!("{{\"reading\":{}{}}}", self.sent, " ".repeat(self.padding)).as_bytes());
         self.write(0x32, &body)
     }
 
@@ -75,8 +82,13 @@ impl Device {
     }
 
     fn write(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
-        let length = u8::try_from(body.len()).ok().filter(|length| *length < 128);
-        let mut packet = vec![kind, length.expect("test packets are short")];
+        let mut packet = vec![kind];
+        let mut rest = body.len();
+        while rest > 127 {
+            packet.push(u8::try_from(rest & 0x7f | 0x80).expect("eight bits"));
+            rest >>= 7;
+        }
+        packet.push(u8::try_from(rest).expect("seven bits"));
         packet.extend(body);
         self.stream.write_all(&packet)
     }

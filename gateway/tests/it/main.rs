@@ -9,6 +9,7 @@ mod crash_recovery;
 mod descriptors;
 mod fleet;
 mod hub;
+mod losses;
 mod outbox_format;
 mod outbox_tool;
 mod real_clients;

@@ -141,7 +141,7 @@ impl Writer {
         let since = self.arena.since().unwrap_or(started);
         self.last_start = Some(started);
         let sealed = self.seal();
-        let moves = self.moves(started);
+        let moves = self.moves(started, Some(started));
         let mut changes = sealed.changes(&self.compressed);
         moves.add_to(&mut changes, &self.shared);
         write(&self.shared, &changes, true)?;
@@ -251,7 +251,7 @@ impl Writer {
     /// Writes progress without a group.
     fn commit_progress(&mut self, sync: bool) -> Result<(), StoreError> {
         let now = clock::now();
-        let moves = self.moves(now);
+        let moves = self.moves(now, None);
         let mut changes = Vec::new();
         moves.add_to(&mut changes, &self.shared);
         if sync && changes.is_empty() && self.unsynced {
@@ -271,10 +271,11 @@ impl Writer {
         Ok(())
     }
 
-    /// What is to be written besides segments.
-    fn moves(&self, now: Instant) -> Moves {
+    /// What is to be written besides segments. With `sparing`, large states may wait.
+    fn moves(&self, now: Instant, sparing: Option<Instant>) -> Moves {
         let slots = self.shared.slots.iter().enumerate();
-        let progress: Vec<_> = slots.filter_map(|(place, slot)| Some((place, slot.unwritten()?))).collect();
+        let progress: Vec<_> =
+            slots.filter_map(|(place, slot)| Some((place, slot.unwritten(sparing)?))).collect();
         let mut floors = self.written.clone();
         for (place, moved) in &progress {
             if let Some(written) = floors.get_mut(*place) {
@@ -294,7 +295,7 @@ impl Writer {
     fn moved(&mut self, moves: Moves, now: Instant) {
         for (place, moved) in moves.progress {
             if let Some(slot) = self.shared.slots.get(place) {
-                slot.written(&moved);
+                slot.written(&moved, now);
                 self.shared.tail.forget_below(slot.id.lane, self.tail_floor(slot.id.lane));
             }
             if let Some(written) = self.written.get_mut(place) {

@@ -77,6 +77,24 @@ fn replay_skips_what_a_target_has_and_keeps_its_chain() {
 }
 
 #[test]
+fn what_is_confirmed_in_any_order_is_not_among_the_unconfirmed() {
+    let mut tracker = tracker(2);
+    for (partition, seq) in [(0, 1), (1, 2), (0, 3), (1, 4), (0, 6)] {
+        send(&mut tracker, partition, seq);
+    }
+    tracker.acked(target(0), Seq(1), 0);
+    tracker.acked(target(1), Seq(4), 1);
+    let check = |below, expected| assert_eq!(tracker.unconfirmed_below(Seq(below)), expected, "{below}");
+    check(1, 0);
+    check(2, 0);
+    check(3, 1);
+    check(5, 2);
+    check(7, 3);
+    // Never sent: 7, 8 and 9.
+    check(10, 6);
+}
+
+#[test]
 fn a_retracted_entry_is_offered_again_with_the_same_header() {
     let mut tracker = tracker(1);
     for (seq, acked) in [(1, false), (2, true), (4, false)] {
