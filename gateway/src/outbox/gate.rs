@@ -99,7 +99,8 @@ impl Gate {
         } else {
             return Ok(());
         };
-        self.release(bytes);
+        // Without a look at the quota: it was just shut for this.
+        self.count_out(bytes);
         Err(refused)
     }
 
@@ -114,6 +115,14 @@ impl Gate {
 
     /// Counts `bytes` out: durable, failed, or reserved and not used.
     pub(super) fn release(&self, bytes: usize) {
+        self.count_out(bytes);
+        // Reservations that nobody used may have shut a quota, and then no commit would reopen it.
+        if self.quotas.iter().any(|quota| quota.shut.load(Ordering::Relaxed)) {
+            self.reopen(self.backlog_bytes().saturating_add(self.queue_bytes() as u64));
+        }
+    }
+
+    fn count_out(&self, bytes: usize) {
         let before = self.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
         debug_assert!(before >= bytes, "released more than was reserved");
         self.wake_if_room();
@@ -122,9 +131,14 @@ impl Gate {
     /// Notes how much no consumer has confirmed; reopens quotas.
     pub(super) fn set_backlog(&self, bytes: u64) {
         self.backlog_bytes.store(bytes, Ordering::Release);
+        self.reopen(bytes);
+    }
+
+    /// Reopens the quotas that `used` bytes leave room in.
+    fn reopen(&self, used: u64) {
         let mut reopened = false;
         for quota in &self.quotas {
-            if bytes <= quota.reopen_at && quota.shut.load(Ordering::Relaxed) {
+            if used <= quota.reopen_at && quota.shut.load(Ordering::Relaxed) {
                 quota.shut.store(false, Ordering::Release);
                 reopened = true;
             }
@@ -335,6 +349,24 @@ mod tests {
         assert!(has_room_after(&gate, Lane::Alerts, |gate| gate.set_state(State::Closed)));
         gate.set_state(State::Open);
         assert_eq!(gate.reserve(Lane::Alerts, 1), Err(Refused::Closed), "closing is for good");
+    }
+
+    #[test]
+    fn reservations_that_nobody_used_do_not_shut_a_quota_for_good() {
+        let gate = Gate::new(1 << 20, 100_000);
+        for _ in 0..9 {
+            gate.reserve(Lane::Telemetry, 10_000).unwrap();
+        }
+        assert_eq!(gate.reserve(Lane::Telemetry, 10_000), Err(Refused::Quota));
+        gate.release(0);
+        assert_eq!(gate.reserve(Lane::Telemetry, 1), Ok(()), "90,000 is where it reopens");
+        assert_eq!(gate.reserve(Lane::Telemetry, 10_000), Err(Refused::Quota));
+        assert_eq!(
+            gate.reserve(Lane::Telemetry, 1),
+            Err(Refused::Quota),
+            "its own refusal does not reopen it"
+        );
+        assert!(has_room_after(&gate, Lane::Telemetry, |gate| gate.release(10_000)), "nothing was committed");
     }
 
     #[test]
