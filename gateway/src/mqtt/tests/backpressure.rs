@@ -285,7 +285,7 @@ async fn a_keep_alive_runs_while_a_withheld_client_could_be_heard_and_rests_whil
     let setup = Setup { bytes_max: BYTES_MAX, ..Setup::default() };
     let gateway = Gateway::with_outbox(&config(OnFull::Withhold), Duration::from_millis(5), setup);
     gateway.outbox.fill().await;
-    let connect = |id| wire::Connect { keep_alive: 4, ..wire::plain(5, id) }.bytes();
+    let connect = |id| wire::Connect { keep_alive: 60, ..wire::plain(5, id) }.bytes();
     let (mut waiting, mut silent) = (gateway.raw().await, gateway.raw().await);
     for (client, id) in [(&mut waiting, "d"), (&mut silent, "silent")] {
         client.send(&connect(id)).await;
@@ -294,7 +294,7 @@ async fn a_keep_alive_runs_while_a_withheld_client_could_be_heard_and_rests_whil
     silent.expect_silence().await;
     waiting.send(&publish(5, 1, 1, TELEMETRY)).await;
     silent.expect_end(&[&wire::disconnect(0x8d)]).await;
-    gateway.ticks(20).await;
+    gateway.ticks(90).await;
     gateway.outbox.confirm().await;
     waiting.expect(&[&wire::puback(1)]).await;
 }
