@@ -161,7 +161,8 @@ struct Rocks {
 }
 
 /// A store opened beside whoever owns it: it never writes, takes no lock, and sees the moment of its
-/// opening. Files that its owner deletes afterwards stay readable, because all are open.
+/// opening. With [`BadFiles::Refuse`], files that its owner deletes afterwards stay readable, because
+/// all are open.
 #[derive(Debug)]
 pub(super) struct ReadOnly(Rocks);
 
@@ -175,6 +176,9 @@ pub(super) enum BadFiles {
 }
 
 const META: &str = "meta";
+
+/// Tables that a read-only look keeps open if it cannot have all of them.
+const TABLES_OPEN: i32 = 256;
 
 /// Memory that a lane collects before it becomes a file: the floor of space that can be returned,
 /// and what an opening after a crash replays.
@@ -342,7 +346,11 @@ impl ReadOnly {
     /// Opens the store that stands at `path` as it is. Nothing is created or changed there.
     pub(super) fn open(path: &Path, bad_files: BadFiles) -> Result<Self, StoreError> {
         let mut options = database_options(Open::Existing);
-        options.set_paranoid_checks(bad_files == BadFiles::Refuse);
+        if bad_files == BadFiles::Accept {
+            options.set_paranoid_checks(false);
+            // Tables are opened when they are needed, also where only so many may be open at once.
+            options.set_max_open_files(TABLES_OPEN);
+        }
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
         let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));

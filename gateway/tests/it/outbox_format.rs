@@ -136,9 +136,10 @@ fn write(directory: &Path) {
     let (lane, first, count) = last.expect("telemetry has a last segment");
     append(&site, lane, first, count);
     site.close();
-    // The database's diary names this machine and is no part of the format.
+    // What the database writes for people names this machine and is no part of the format.
     for entry in fs::read_dir(directory.join("database")).expect("a folder").flatten() {
-        if entry.file_name().to_string_lossy().starts_with("LOG") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("LOG") || name.starts_with("OPTIONS") {
             fs::remove_file(entry.path()).expect("removed");
         }
     }

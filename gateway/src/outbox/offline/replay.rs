@@ -3,6 +3,7 @@
 //! What a consumer keeps with its position may say that it has dealt with later entries already, so
 //! it is rewritten by a function that knows it; a state that nobody knows is dropped.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use penstock_proto::{Lane, Seq};
@@ -62,6 +63,7 @@ impl Replay {
     /// between the lane's head and its present position; when the log is damaged.
     pub fn prepare(directory: &Path, consumer: &str, lane: Lane, target: Target) -> Result<Self, Error> {
         check_outbox(directory)?;
+        check_owner(directory)?;
         let claimed = Directory::claim(directory)?;
         let mut snapshot = Snapshot::open(directory)?;
         check_whole(&snapshot)?;
@@ -111,6 +113,21 @@ impl Replay {
         store.write(&[change], true).map_err(failed)?;
         Ok(self.plan)
     }
+}
+
+/// An opening for writing creates files, and those of another user would keep the gateway out.
+fn check_owner(directory: &Path) -> Result<(), Error> {
+    let owner = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.uid());
+    // Where there is no such file, there is no way to know.
+    let (Ok(ours), Ok(theirs)) = (owner(Path::new("/proc/self")), owner(&directory.join(DATABASE))) else {
+        return Ok(());
+    };
+    if ours != theirs {
+        return Err(Error::Refused(format!(
+            "the database belongs to user {theirs} and this is user {ours}: run it as the gateway's user"
+        )));
+    }
+    Ok(())
 }
 
 /// An opening for writing gives up what a damaged log holds behind the damage; only the gateway's own

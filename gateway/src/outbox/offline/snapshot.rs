@@ -95,7 +95,15 @@ impl Snapshot {
         check_outbox(directory)?;
         // Before the database: what was acknowledged by now must be found in it.
         let mark = Sidecar::read(&directory.join(HIGH_WATER)).map_err(|error| error.to_string());
-        Self::load(directory, mark)
+        let snapshot = Self::load(directory, mark.clone())?;
+        // A log file may have been deleted between two steps of the opening.
+        if snapshot.is_short() { Self::load(directory, mark) } else { Ok(snapshot) }
+    }
+
+    /// Whether something is missing that was acknowledged.
+    fn is_short(&self) -> bool {
+        let Ok(mark) = &self.mark else { return false };
+        self.lanes.iter().zip(mark.next).any(|(lane, marked)| lane.next < marked)
     }
 
     /// Replaces the snapshot by one of this moment; the high-water mark stays the first one.
@@ -405,19 +413,19 @@ impl ConsumerView {
         self.progress.state.len()
     }
 
-    /// Entries of `lane` that it has not confirmed.
+    /// Entries of `lane` that are there and that it has not confirmed.
     #[must_use]
-    pub const fn lag_messages(&self, lane: &LaneView) -> u64 {
-        lane.next.0.saturating_sub(self.progress.low.0)
+    pub fn lag_messages(&self, lane: &LaneView) -> u64 {
+        lane.next.0.saturating_sub(self.progress.low.max(lane.head.first).0)
     }
 
     /// Their bytes, uncompressed, counted by whole segments.
     #[must_use]
-    pub const fn lag_bytes(&self, lane: &LaneView) -> u64 {
+    pub fn lag_bytes(&self, lane: &LaneView) -> u64 {
         if self.lag_messages(lane) == 0 {
             return 0;
         }
-        lane.bytes.saturating_sub(self.progress.bytes_before)
+        lane.bytes.saturating_sub(self.progress.bytes_before.max(lane.head.bytes_before))
     }
 }
 

@@ -80,18 +80,25 @@ pub fn verify(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<[LaneTotals; Lane::COUNT], Error> {
     let mut totals = [LaneTotals::default(); Lane::COUNT];
-    for problem in check_mark(snapshot) {
-        on_event(Event::Problem(problem));
+    let mut problems = check_positions(snapshot)?;
+    if !problems.is_empty() {
+        snapshot.reopen()?;
+        problems = check_positions(snapshot)?;
     }
-    for lane in Lane::ALL {
-        for problem in check_consumers(snapshot, lane).map_err(|source| snapshot.failed(source))? {
-            on_event(Event::Problem(problem));
-        }
-    }
+    problems.into_iter().for_each(|problem| on_event(Event::Problem(problem)));
     for (lane, totals) in Lane::ALL.into_iter().zip(&mut totals) {
         *totals = check_lane(snapshot, lane, on_event)?;
     }
     Ok(totals)
+}
+
+/// What `meta` and the high-water mark say about the lanes.
+fn check_positions(snapshot: &Snapshot) -> Result<Vec<Problem>, Error> {
+    let mut problems = check_mark(snapshot);
+    for lane in Lane::ALL {
+        problems.extend(check_consumers(snapshot, lane).map_err(|source| snapshot.failed(source))?);
+    }
+    Ok(problems)
 }
 
 fn check_lane(

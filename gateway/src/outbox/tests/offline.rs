@@ -11,7 +11,7 @@ use super::super::offline::{
     incidents, verify,
 };
 use super::super::sidecar::Sidecar;
-use super::super::store::{Change, Open};
+use super::super::store::{Change, FileKind, Open};
 use penstock_proto::Epoch;
 
 use super::*;
@@ -41,14 +41,8 @@ impl Disk {
 
     /// Appends `count` segments of one record of about 2 KB, which do not compress.
     fn append(&self, outbox: &Handle, count: u64) {
-        let mut noise = 1_u64;
         for n in 0..count {
-            let mut text = format!("{n} ");
-            while text.len() < 2000 {
-                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                text.push_str(&format!("{:x}", noise >> 20));
-            }
-            append(outbox, &self.done, Lane::Telemetry, &[&text]).unwrap();
+            append(outbox, &self.done, Lane::Telemetry, &[&format!("{n} {}", noise(2000, n))]).unwrap();
         }
     }
 
@@ -114,6 +108,17 @@ impl Disk {
     }
 }
 
+/// Text that does not compress.
+fn noise(bytes: usize, seed: u64) -> String {
+    let mut state = seed;
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(&format!("{:x}", state >> 20));
+    }
+    text
+}
+
 fn at(first: u64, end: u64) -> Place {
     Place::At(Lane::Telemetry, Seq(first), Seq(end))
 }
@@ -170,10 +175,13 @@ fn a_directory_under_load_is_never_blamed() {
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             let mut consumer = outbox.consumer("uplink", Lane::Telemetry).unwrap();
-            let large = "x".repeat(200_000);
-            for _ in 0..300 {
+            // Enough between two confirmations to be flushed to files, which are then deleted.
+            let large = noise(200_000, 7);
+            for round in 1..=400 {
                 append(&outbox, &disk.done, Lane::Telemetry, &[&large, "small"]).unwrap();
-                while let Some(segment) = consumer.try_next(1 << 20).unwrap() {
+                while round % 130 == 0
+                    && let Some(segment) = consumer.try_next(1 << 20).unwrap()
+                {
                     consumer.commit(segment.last().next(), Vec::new());
                 }
             }
@@ -320,6 +328,38 @@ fn less_than_was_acknowledged_and_more_than_there_is_are_problems() {
     ]);
     fs::remove_file(disk.path().join("high-water")).unwrap();
     assert_eq!(disk.verify().0[0].place, Place::Directory);
+}
+
+#[test]
+fn a_log_damaged_in_the_middle_is_short_until_the_gateway_recovers_it() {
+    let disk = Disk::new();
+    let outbox = disk.open();
+    disk.append(&outbox, 50);
+    close(&outbox);
+    let logs = RocksEngine.files(&disk.database()).unwrap().into_iter();
+    let logs = logs.filter(|(_, kind)| *kind == FileKind::Log).map(|(path, _)| path);
+    let log = logs.max_by_key(|path| path.metadata().unwrap().len()).expect("there is a log");
+    let mut bytes = fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&log, bytes).unwrap();
+    let (problems, totals) = disk.verify();
+    let [Problem { place: Place::At(Lane::Telemetry, first, Seq(51)), what }] = problems.as_slice() else {
+        panic!("{problems:?}")
+    };
+    assert!(what.contains("acknowledged and missing"), "{what}");
+    assert!((20..30).contains(&first.0), "the database gives up what is behind the damage: {first}");
+    assert_eq!(totals[Lane::Telemetry.index()].messages, first.0 - 1);
+
+    close(&disk.open());
+    let (problems, totals) = disk.verify();
+    assert_eq!(problems, []);
+    let telemetry = totals[Lane::Telemetry.index()];
+    assert_eq!((telemetry.messages + telemetry.in_holes, telemetry.in_holes > 0), (50, true), "{totals:?}");
+    let [incident] = incidents::list(disk.path()).unwrap().try_into().expect("one");
+    let report = incident.report.expect("readable");
+    assert_eq!((incident.acknowledged, report.cause.as_str()), (false, "short-log"));
+    assert_eq!(report.ranges.iter().map(|range| range.messages).sum::<u64>(), telemetry.in_holes);
 }
 
 #[test]
