@@ -122,12 +122,16 @@ fn check_owner(directory: &Path) -> Result<(), Error> {
     let (Ok(ours), Ok(theirs)) = (owner(Path::new("/proc/self")), owner(&directory.join(DATABASE))) else {
         return Ok(());
     };
-    if ours != theirs {
-        return Err(Error::Refused(format!(
-            "the database belongs to user {theirs} and this is user {ours}: run it as the gateway's user"
-        )));
+    refuse_other(ours, theirs)
+}
+
+fn refuse_other(ours: u32, theirs: u32) -> Result<(), Error> {
+    if ours == theirs {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::Refused(format!(
+        "the database belongs to user {theirs} and this is user {ours}: run it as the gateway's user"
+    )))
 }
 
 /// An opening for writing gives up what a damaged log holds behind the damage; only the gateway's own
@@ -202,4 +206,16 @@ fn survey(
     // In a hole there is no segment to begin with; what follows it begins above.
     let (low, floor) = if floor > first { (first, first.max(head.first)) } else { (first, floor) };
     Ok((plan, Progress { low, floor, bytes_before, state: Vec::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_than_the_owner_is_refused() {
+        assert!(refuse_other(7, 7).is_ok());
+        let error = refuse_other(0, 7).expect_err("its files would keep the gateway out");
+        assert!(error.is_usage() && error.to_string().contains("belongs to user 7"), "{error}");
+    }
 }

@@ -15,6 +15,9 @@ use super::snapshot::{Hole, LaneView, Snapshot};
 
 /// Read from the database at once; processed without an iterator in hand.
 const CHUNK_BYTES: usize = 4 << 20;
+/// So often damage is looked at twice; by then it is plain that a lane is badly damaged, and opening
+/// again for each segment would take hours.
+const DOUBTS_MAX: u32 = 16;
 /// After this long a new snapshot lets go of files that the gateway deleted.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(30);
 
@@ -33,6 +36,8 @@ pub struct Walk<'a> {
     damaged: Option<(Seq, SegmentError)>,
     /// Where a new snapshot was taken because something looked wrong.
     doubted: Option<Seq>,
+    /// How often it looked the same in the new snapshot.
+    confirmed: u32,
     found: VecDeque<Found>,
     ended: bool,
 }
@@ -107,6 +112,7 @@ impl<'a> Walk<'a> {
             failed: None,
             damaged: None,
             doubted: None,
+            confirmed: 0,
             found: VecDeque::new(),
             ended: false,
         }
@@ -212,6 +218,10 @@ impl<'a> Walk<'a> {
     /// whether it did, so that the position is looked at again.
     fn doubt(&mut self) -> Result<bool, Error> {
         if self.doubted == Some(self.due) {
+            self.confirmed += 1;
+            return Ok(false);
+        }
+        if self.confirmed >= DOUBTS_MAX {
             return Ok(false);
         }
         self.doubted = Some(self.due);

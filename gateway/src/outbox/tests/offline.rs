@@ -278,6 +278,18 @@ fn damaged_and_missing_segments_are_told_with_their_positions() {
 }
 
 #[test]
+fn a_lane_damaged_all_over_is_told_segment_by_segment() {
+    let disk = Disk::filed(1);
+    let bad: Vec<[u8; 4]> = (0..100_u32).map(u32::to_le_bytes).collect();
+    let change = |(first, stored)| Change::Segment { lane: Lane::Telemetry, first: Seq(first), stored };
+    let changes: Vec<_> = (2..).zip(bad.iter().map(<[u8; 4]>::as_slice)).map(change).collect();
+    disk.write(&changes);
+    let (good, other) = walk(&mut disk.snapshot(), None);
+    assert_eq!((good, other.len()), (vec![1], 100));
+    assert_eq!(other.last().unwrap(), "damaged: the segment is cut short 101..102");
+}
+
+#[test]
 fn known_holes_are_announced_and_no_problem() {
     let disk = Disk::filed(10);
     let names = Lane::ALL.map(Lane::name).into_iter().chain(["meta"]);
