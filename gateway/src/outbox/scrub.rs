@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use penstock_proto::{Lane, Seq};
 
 use super::error::StoreError;
-use super::keys::{Head, Hole, MetaKey};
+use super::keys::{Head, MetaKey};
 use super::segment::{Segment, SegmentError};
 use super::shared::Shared;
 use super::store::Store;
@@ -90,7 +90,7 @@ impl Scrub {
     /// Reads on in one lane. Returns whether there may be more to read.
     fn step(&mut self, shared: &Shared) -> bool {
         let Some(pass) = &mut self.pass else { return false };
-        if !pass.skip_confirmed(shared) {
+        if !pass.skip(shared) {
             if !pass.next_lane(shared) {
                 self.pass = None;
                 shared.metrics.scrubs.increment(1);
@@ -101,7 +101,15 @@ impl Scrub {
         let store = shared.store.read();
         let Some(store) = store.as_deref() else { return false };
         let (lane, before) = (pass.lane, self.credit);
-        let fault = pass.read(store, &mut self.credit);
+        let mut fault = pass.read(store, &mut self.credit);
+        if let Some((at, _)) = fault {
+            // What is known to be gone may lie in the middle of what was read.
+            let behind = shared.pass_holes(lane, at);
+            if behind > at {
+                (pass.at, pass.exact) = (behind, true);
+                fault = None;
+            }
+        }
         let bytes = before.saturating_sub(self.credit).unsigned_abs();
         self.checked_bytes = self.checked_bytes.saturating_add(bytes);
         shared.metrics.scrubbed.increment(bytes);
@@ -133,6 +141,7 @@ impl Scrub {
                 tracing::error!(%lane, first = first.0, %error, "stored messages cannot be read");
             }
         }
+        shared.report_damage(lane, first);
     }
 }
 
@@ -157,11 +166,15 @@ impl Pass {
         self.ends.get(self.lane.index()).copied().unwrap_or(Seq::ZERO)
     }
 
-    /// What was confirmed meanwhile needs no check. Returns whether anything is left of the lane.
-    fn skip_confirmed(&mut self, shared: &Shared) -> bool {
+    /// What was confirmed meanwhile or is known to be gone needs no check. Returns whether anything is left of the lane.
+    fn skip(&mut self, shared: &Shared) -> bool {
         let floor = shared.lane(self.lane).floor();
         if floor > self.at {
             (self.at, self.exact) = (floor, true);
+        }
+        let behind = shared.pass_holes(self.lane, self.at);
+        if behind > self.at {
+            (self.at, self.exact) = (behind, true);
         }
         self.at < self.end()
     }
@@ -199,39 +212,27 @@ impl Pass {
             *at = end;
         }
         match fault {
-            Some((from, fault)) => self.unless_known(store, from, fault),
+            Some((from, fault)) => self.unless_trimmed(store, from, fault),
             None => None,
         }
     }
 
-    /// Lets a fault pass that is none: what was trimmed since the floor was looked up (the trim and
-    /// the lane's head are written together, so the head knows), and what is known to be gone.
-    fn unless_known(&mut self, store: &dyn Store, from: Seq, fault: Fault) -> Option<(Seq, Fault)> {
+    /// What was trimmed since the floor was looked up is no fault. The trim and the lane's head are
+    /// written together, so the head knows.
+    fn unless_trimmed(&mut self, store: &dyn Store, from: Seq, fault: Fault) -> Option<(Seq, Fault)> {
         if let Fault::Missing { until } = fault {
             (self.at, self.exact) = (until, true);
         }
-        match known_gone(store, self.lane, from) {
-            Ok(None) => Some((from, fault)),
-            Ok(Some(end)) => {
-                (self.at, self.exact) = (end, true);
+        let head = match store.meta(&MetaKey::Head(self.lane)) {
+            Ok(value) => value.and_then(|value| Head::decode(&value)),
+            Err(error) => return Some((from, Fault::Unreadable(error))),
+        };
+        match head.filter(|head| head.first > from) {
+            Some(head) => {
+                (self.at, self.exact) = (head.first, true);
                 None
             }
-            Err(error) => Some((from, Fault::Unreadable(error))),
+            None => Some((from, fault)),
         }
     }
-}
-
-/// If `at` was trimmed or lies in a hole that was announced: the first position behind that.
-fn known_gone(store: &dyn Store, lane: Lane, at: Seq) -> Result<Option<Seq>, StoreError> {
-    let head = store.meta(&MetaKey::Head(lane))?.and_then(|value| Head::decode(&value));
-    if let Some(head) = head.filter(|head| head.first > at) {
-        return Ok(Some(head.first));
-    }
-    let hole = |(key, value): (MetaKey, Vec<u8>)| match key {
-        MetaKey::Hole(of, first) if of == lane && first <= at => {
-            Hole::decode(&value).map(|hole| hole.end).filter(|end| *end > at)
-        }
-        _ => None,
-    };
-    Ok(store.metas()?.into_iter().find_map(hole))
 }

@@ -2,11 +2,12 @@
 
 use penstock_proto::Epoch;
 
-use super::super::BodyCodec;
 use super::super::housekeeping::{Housekeeper, IDLE_TICKS};
 use super::super::keys::{Head, Hole, HoleReason, MetaKey};
+use super::super::recovery::LaneHole;
 use super::super::scrub::{PASS_TICKS, Scrub};
 use super::super::store::{Change, Open, Store};
+use super::super::{BodyCodec, OnMissingRange};
 use super::*;
 
 fn confirm_all(running: &Running, consumer: &mut Consumer) {
@@ -46,9 +47,14 @@ fn an_idle_lane_is_cleaned_once_until_it_moves_again() {
 
 /// Eight segments of 1100 bytes and some, in lane telemetry.
 fn with_segments(scrub_rate: u64) -> Running {
+    with_segments_and(scrub_rate, OnMissingRange::Refuse)
+}
+
+fn with_segments_and(scrub_rate: u64, on_missing_range: OnMissingRange) -> Running {
     let running = Running::with(|config| {
         config.scrub_rate = scrub_rate;
         config.body_codec = BodyCodec::None;
+        config.on_missing_range = on_missing_range;
     });
     let payload = "x".repeat(1000);
     (0..8).for_each(|_| running.append(Lane::Telemetry, &[&payload]).unwrap());
@@ -121,6 +127,19 @@ fn the_scrub_reports_what_is_damaged_or_missing_once() {
 }
 
 #[test]
+fn what_the_scrub_finds_is_announced_before_a_reader_comes_there() {
+    let running = with_segments_and(1 << 20, OnMissingRange::Quarantine);
+    let shared = running.outbox.shared();
+    running.memory.damage(Lane::Telemetry, Seq(3), |_| None);
+    Scrub::new(shared).tick(shared);
+    wait_until(&running.outbox, "the hole", || shared.pass_holes(Lane::Telemetry, Seq(3)) == Seq(4));
+    wait_until(&running.outbox, "the alert", || running.outbox.status().lanes[0].next == Seq(2));
+    let mut scrub = Scrub::new(shared);
+    scrub.tick(shared);
+    assert_eq!(scrub.reported(), [], "known by now");
+}
+
+#[test]
 fn the_scrub_goes_on_with_the_next_lane_when_one_cannot_be_read() {
     let running = with_segments(1 << 20);
     let shared = running.outbox.shared();
@@ -155,9 +174,11 @@ fn the_scrub_passes_over_what_is_known_to_be_gone() {
     running.memory.damage(Lane::Telemetry, Seq(2), |_| None);
     running.memory.damage(Lane::Telemetry, Seq(3), |stored| Some(stored[1..].to_vec()));
     running.memory.damage(Lane::Telemetry, Seq(6), |_| None);
-    let hole = Hole { end: Seq(4), at_ms: 0, epoch: Epoch(1), reason: HoleReason::Missing };
-    running.memory.put_meta(&MetaKey::Hole(Lane::Telemetry, Seq(2)), hole.encode());
-    running.memory.put_meta(&MetaKey::Hole(Lane::Bulk, Seq(6)), hole.encode());
+    let hole = |lane, first, end| {
+        let hole = Hole { end: Seq(end), at_ms: 0, epoch: Epoch(1), reason: HoleReason::Missing };
+        LaneHole { lane, first: Seq(first), hole }
+    };
+    shared.holes.write().extend([hole(Lane::Telemetry, 2, 4), hole(Lane::Bulk, 6, 7)]);
     let mut scrub = Scrub::new(shared);
     scrub.tick(shared);
     assert_eq!(scrub.reported(), [(Lane::Telemetry, 6)]);
