@@ -62,6 +62,8 @@ pub enum Job {
     Closed {
         /// The log.
         log: Tested,
+        /// Whether a consumer follows; a plain log has none.
+        drain: bool,
         /// How many producers.
         producers: u32,
         /// Messages each has in flight.
@@ -182,18 +184,18 @@ fn read(running: &mut Child) -> Result<Figures> {
 pub async fn work(job: &Job, folder: &Path) -> Result<()> {
     let payloads = Arc::new(Telemetry::new()?);
     let figures = match *job {
-        Job::Closed { log: Tested::Plain, producers, window, timing } => {
+        Job::Closed { log: Tested::Plain, producers, window, timing, .. } => {
             let log = Arc::new(Plain::create(&folder.join("plain.log"))?);
             let mut figures = closed(&log, &payloads, producers, window, timing).await?;
             figures.insert("realtime".to_owned(), f64::from(u8::from(log.realtime())));
             alone(log)?.close()?;
             figures
         }
-        Job::Closed { log: Tested::Outbox(setup), producers, window, timing } => {
-            let (log, _) = Outbox::open(&folder.join("outbox"), setup, &[], |_| {})?;
-            let log = Arc::new(log);
+        Job::Closed { log: Tested::Outbox(setup), drain, producers, window, timing } => {
+            let (log, follower) = followed(folder, setup, drain)?;
             let mut figures = closed(&log, &payloads, producers, window, timing).await?;
             figures.insert("realtime".to_owned(), f64::from(u8::from(log.realtime())));
+            follower.map(drain::Drain::stop).transpose()?;
             alone(log)?.close()?;
             figures
         }
@@ -286,6 +288,14 @@ pub fn figures_of(seen: &Seen) -> Figures {
     ])
 }
 
+/// An outbox, with a consumer that follows if one is wanted.
+fn followed(folder: &Path, setup: Setup, drain: bool) -> Result<(Arc<Outbox>, Option<drain::Drain>)> {
+    let consumed: &[Lane] = if drain { &[Lane::Telemetry] } else { &[] };
+    let (log, _) = Outbox::open(&folder.join("outbox"), setup, consumed, |_| {})?;
+    let follower = if drain { Some(drain::Drain::start(log.handle(), false)?) } else { None };
+    Ok((Arc::new(log), follower))
+}
+
 async fn steady(
     folder: &Path,
     setup: Setup,
@@ -294,10 +304,7 @@ async fn steady(
     drain: bool,
     timing: Timing,
 ) -> Result<Figures> {
-    let consumed: &[Lane] = if drain { &[Lane::Telemetry] } else { &[] };
-    let (log, _) = Outbox::open(&folder.join("outbox"), setup, consumed, |_| {})?;
-    let log = Arc::new(log);
-    let follower = if drain { Some(drain::Drain::start(log.handle(), false)?) } else { None };
+    let (log, follower) = followed(folder, setup, drain)?;
     let mut load = Load::new(&log, payloads)?;
     load.start(PACED_PRODUCERS, Lane::Telemetry, Pace::Rate(rate / PACED_PRODUCERS));
     tokio::time::sleep(timing.warm_up()).await;

@@ -118,9 +118,10 @@ pub fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<Report
 }
 
 /// The name of the cell of a closed loop.
-fn closed_name(log: Tested, (producers, window): (u32, u32), delay_ms: u64) -> String {
+fn closed_name((log, drain): (Tested, bool), (producers, window): (u32, u32), delay_ms: u64) -> String {
     let log = match log {
         Tested::Plain => "plain".to_owned(),
+        Tested::Outbox(setup) if drain => format!("{} followed", setup_name(setup)),
         Tested::Outbox(setup) => setup_name(setup),
     };
     match delay_ms {
@@ -146,11 +147,16 @@ impl Plan {
     fn cells(&self) -> Vec<Cell> {
         let wanted = |rows: &[u8]| rows.iter().any(|row| self.rows.contains(row));
         let mut cells = Vec::new();
+        let both = |setups: [Setup; 2], drain| setups.map(|setup| (Tested::Outbox(setup), drain)).to_vec();
+        let plain = vec![(Tested::Plain, false)];
         if wanted(&[1, 4]) {
-            cells.extend(self.closed(0, &[setups(0), setups(FLOOR_MICROS)].concat()));
+            let floors = [both(setups(0), false), both(setups(FLOOR_MICROS), false)].concat();
+            let logs = [plain.clone(), floors, both(setups(0), true)].concat();
+            cells.extend(self.closed(0, &logs));
         }
         if wanted(&[2, 3]) {
-            cells.extend(DELAYS_MS.iter().flat_map(|delay| self.closed(*delay, &setups(FLOOR_MICROS))));
+            let logs = [plain, both(setups(FLOOR_MICROS), false)].concat();
+            cells.extend(DELAYS_MS.iter().flat_map(|delay| self.closed(*delay, &logs)));
         }
         for setup in setups(FLOOR_MICROS) {
             let name = setup_name(setup);
@@ -176,14 +182,12 @@ impl Plan {
         cells
     }
 
-    /// The plain log and these outboxes under every closed load.
-    fn closed(&self, delay_ms: u64, setups: &[Setup]) -> Vec<Cell> {
-        let logs = [Tested::Plain].into_iter().chain(setups.iter().copied().map(Tested::Outbox));
-        let logs: Vec<_> = logs.collect();
-        let cell = |load: (u32, u32), log| {
-            let job = Job::Closed { log, producers: load.0, window: load.1, timing: self.timing() };
+    /// These logs, some with a consumer that follows, under every closed load.
+    fn closed(&self, delay_ms: u64, logs: &[(Tested, bool)]) -> Vec<Cell> {
+        let cell = |load: (u32, u32), (log, drain)| {
+            let job = Job::Closed { log, drain, producers: load.0, window: load.1, timing: self.timing() };
             let what = if delay_ms == 0 { What::Native(job) } else { What::Delayed(job, delay_ms) };
-            Cell { name: closed_name(log, load, delay_ms), what }
+            Cell { name: closed_name((log, drain), load, delay_ms), what }
         };
         LOADS.into_iter().flat_map(|load| logs.iter().map(move |log| cell(load, *log))).collect()
     }
@@ -261,7 +265,7 @@ mod tests {
         check(&[12], &["open none", "open lz4"]);
         check(&[8, 10], &["drain none", "drain lz4"]);
         check(&[], &[]);
-        assert_eq!(plan(&[1]).cells().len(), 2 * 5);
+        assert_eq!(plan(&[1]).cells().len(), 2 * 7);
         assert_eq!(plan(&[3]).cells().len(), 2 * 2 * 3);
     }
 

@@ -216,23 +216,20 @@ impl Rounds<'_> {
 
     fn native(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for floor in [0, FLOOR_MICROS] {
+        for (floor, drain) in [(0, false), (0, true), (FLOOR_MICROS, false)] {
             for (setup, bound) in setups(floor).into_iter().zip([0.85, 0.75]) {
                 for load in LOADS {
-                    let (ours, plain) =
-                        (closed_name(Tested::Outbox(setup), load, 0), closed_name(Tested::Plain, load, 0));
-                    // With a floor the outbox waits on purpose, which the plain log never does.
-                    let demand = if floor == 0 { Demand::AtLeast(bound) } else { Demand::Nothing };
+                    let ours = closed_name((Tested::Outbox(setup), drain), load, 0);
+                    let plain = closed_name((Tested::Plain, false), load, 0);
+                    // With a floor the outbox waits on purpose, and a consumer takes a processor of its own.
+                    let demanded = floor == 0 && !drain;
+                    let demand = |demand| if demanded { demand } else { Demand::Nothing };
                     let name = format!("messages/s ÷ plain log, {ours}");
-                    rows.extend(Row::new(
-                        1,
-                        name,
-                        self.ratio((&ours, "per_second"), (&plain, "per_second")),
-                        demand,
-                    ));
+                    let ratio = self.ratio((&ours, "per_second"), (&plain, "per_second"));
+                    rows.extend(Row::new(1, name, ratio, demand(Demand::AtLeast(bound))));
                     let name = format!("CPU/message ÷ plain log, {ours}");
-                    let demand = if floor == 0 { Demand::AtMost(1.8) } else { Demand::Nothing };
-                    rows.extend(Row::new(4, name, self.ratio((&ours, "cpu_us"), (&plain, "cpu_us")), demand));
+                    let ratio = self.ratio((&ours, "cpu_us"), (&plain, "cpu_us"));
+                    rows.extend(Row::new(4, name, ratio, demand(Demand::AtMost(1.8))));
                 }
             }
         }
@@ -247,8 +244,8 @@ impl Rounds<'_> {
                 setups(FLOOR_MICROS).into_iter().flat_map(|setup| LOADS.map(|load| (setup, load)))
             {
                 let (ours, plain) = (
-                    closed_name(Tested::Outbox(setup), load, delay),
-                    closed_name(Tested::Plain, load, delay),
+                    closed_name((Tested::Outbox(setup), false), load, delay),
+                    closed_name((Tested::Plain, false), load, delay),
                 );
                 let name = format!("messages/s ÷ plain log, {ours}");
                 let ratio = self.ratio((&ours, "per_second"), (&plain, "per_second"));
