@@ -32,6 +32,7 @@ pub struct Config {
     topics: Vec<(String, String)>,
     environment: Vec<(String, OsString)>,
     lane: String,
+    events: Option<String>,
     addresses: Addresses,
 }
 
@@ -89,6 +90,7 @@ impl Default for Config {
             topics: Vec::new(),
             environment: Vec::new(),
             lane: "telemetry".to_owned(),
+            events: None,
             addresses,
         }
     }
@@ -147,6 +149,14 @@ impl Config {
         self
     }
 
+    /// Sends what the gateway itself has to say to another topic: the lanes `alerts` and `status`, unless devices
+    /// publish there.
+    #[must_use]
+    pub fn events(mut self, topic: &str) -> Self {
+        self.events = Some(topic.to_owned());
+        self
+    }
+
     /// Gives the process these environment variables, for example those of a
     /// [`PowerCut`](crate::powercut::PowerCut).
     #[must_use]
@@ -187,6 +197,12 @@ impl Config {
         for lines in &mut listeners {
             lines.extend(self.listener.iter().cloned());
             write_section(&mut file, "[[mqtt.listener]]", lines);
+        }
+        if let Some(topic) = &self.events {
+            for lane in ["alerts", "status"].into_iter().filter(|lane| *lane != self.lane) {
+                let lines = [format!("lane = {lane:?}"), format!("topic = {topic:?}")];
+                write_section(&mut file, "[[uplink.route]]", &lines);
+            }
         }
         let telemetry = ["devices/{device}/telemetry", "devices/{device}/telemetry/{stream}"];
         let telemetry = telemetry.map(|template| (template.to_owned(), self.lane.clone()));
@@ -362,12 +378,16 @@ mod tests {
             .id("site-7")
             .uplink("127.0.0.1:9092", "telemetry")
             .tls(Path::new("/c.pem"), Path::new("/k.pem"))
-            .set("outbox", "commit_floor = \"2ms\"");
+            .set("outbox", "commit_floor = \"2ms\"")
+            .lane("alerts")
+            .events("events");
         let file = config.to_toml(Path::new("/data"));
         let count = |text: &str| file.matches(text).count();
         assert_eq!(count("[outbox]\n"), 1, "{file}");
         assert_eq!(count("[[mqtt.listener]]\n"), 2, "{file}");
         assert_eq!(count("[[mqtt.topic]]\n"), 2, "{file}");
+        assert_eq!(count("lane = \"alerts\""), 2, "of the topics: {file}");
+        assert_eq!(count("[[uplink.route]]\nlane = \"status\"\ntopic = \"events\"\n"), 1, "{file}");
         for line in [
             "id = \"site-7\"",
             "commit_floor = \"2ms\"",

@@ -2,10 +2,12 @@
 //! what is there. `testkit::drill::points` is the table; `cargo xtask drill crash` draws from it at random.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use testkit::drill::points::{Point, Situation};
-use testkit::drill::stage::{Birth, Death, Load, Stage};
+use testkit::drill::stage::{Birth, Death, Load, Outcome, Stage};
 use testkit::gateway::{Config, Gateway};
 use testkit::powercut::{Mode, PowerCut};
 
@@ -56,6 +58,65 @@ fn nothing_acknowledged_is_lost_by_a_death_while_files_are_written_or_removed() 
     let load = Load { seed: 2, devices: 30, rate: 2000, payload_bytes: 8000, give_up_after: WITHIN };
     let points = Point::of(Situation::Flush).chain(Point::of(Situation::Trim));
     die_at_each(points.collect(), load, Config::default().set("outbox", "body_codec = \"none\""));
+}
+
+/// A damaged log loses something, and says what. A death while it is repaired must not make that a silent loss.
+#[test]
+fn nothing_is_lost_in_silence_by_a_death_while_a_damaged_log_is_repaired() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let home = folder.path().join("home");
+    let cut = PowerCut::prepare(&home.join("outbox"), &folder.path().join("twin"), Mode::Strict);
+    let cut = cut.expect("a twin");
+    let load = Load { seed: 3, devices: 30, rate: 1000, payload_bytes: 300, give_up_after: SHORT * 5 };
+    let config = Config::default().environment(cut.environment());
+    let mut stage = Stage::set(folder.path(), &home, config, load).expect("everything starts");
+    // What the cloud has cannot be missed.
+    stage.cloud_is_there(false).expect("the cloud can go away");
+    let mut missed = BTreeSet::new();
+    for point in Point::of(Situation::Repair) {
+        assert_eq!(stage.end_life(SHORT).expect("it is killed"), Death::InTime, "before {}", point.name);
+        damage_the_log(&home.join("outbox/database"));
+        let armed = cut.clone().killed(&point.rule(point.numbers.0));
+        let born = stage.next_life(&home, armed.environment());
+        if born.map_err(|error| format!("at {}: {error}", point.name)).expect("it repairs") == Birth::Ready {
+            missed.insert(point.name);
+            continue;
+        }
+        let born = stage.next_life(&home, cut.environment());
+        let born = born.map_err(|error| format!("after {}: {error}", point.name)).expect("it repairs");
+        assert_eq!(born, Birth::Ready);
+    }
+    stage.cloud_is_there(true).expect("the cloud can come back");
+    let Outcome { report, incidents, .. } = stage.judge(SHORT).expect("the fleet judges");
+    assert_eq!(missed, BTreeSet::new(), "never reached");
+    let announced: u64 = incidents.iter().map(|incident| messages(incident)).sum();
+    let lost = report.lost.expect("it was judged");
+    assert!(lost <= announced, "{lost} are lost, {announced} announced");
+    assert!(announced > 0, "a damaged log was taken for whole");
+    assert_eq!((report.reordered, report.unexpected), (Some(0), Some(0)), "{:?}", report.reasons);
+}
+
+/// Changes a byte in the middle of the newest log.
+fn damage_the_log(database: &Path) {
+    let entries =
+        std::fs::read_dir(database).expect("the database is there").map(|entry| entry.expect("listed"));
+    let logs =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log"));
+    let log = logs.max().expect("a log");
+    let mut bytes = std::fs::read(&log).expect("a log can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // In place, as a disk would do it: other names for the file see it too.
+    let file = std::fs::OpenOptions::new().write(true).open(&log).expect("a log can be written");
+    file.write_all_at(&bytes[middle..=middle], u64::try_from(middle).expect("small")).expect("one byte");
+}
+
+/// How many messages an incident says are missing.
+fn messages(incident: &Path) -> u64 {
+    let text = std::fs::read(incident).expect("an incident has a report");
+    let report: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let ranges = report["ranges"].as_array().expect("ranges");
+    ranges.iter().map(|range| range["messages"].as_u64().expect("a count")).sum()
 }
 
 /// One fleet, one directory, a death at each of the points in turn; then everything acknowledged arrives.

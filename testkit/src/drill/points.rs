@@ -32,6 +32,8 @@ pub enum Situation {
     Trim,
     /// The gateway opens what a crash under load left.
     Opening,
+    /// The gateway opens what a crash under load left, and a byte in the middle of the log has changed.
+    Repair,
 }
 
 impl Point {
@@ -62,7 +64,7 @@ const ONCE: (u64, u64) = (1, 1);
 /// Calls that a start makes a few times and a load many times.
 const OFTEN: (u64, u64) = (20, 60);
 
-use Situation::{Creation, Flush, Load, Opening, Trim};
+use Situation::{Creation, Flush, Load, Opening, Repair, Trim};
 
 /// Every point.
 pub const POINTS: &[Point] = &[
@@ -172,12 +174,20 @@ pub const POINTS: &[Point] = &[
     point(
         Opening,
         "after-aside-folder",
-        "after:mkdir:wal-aside/1",
+        "after:mkdir:wal-aside/*",
         ONCE,
-        "the log files are about to be set aside",
+        "the files are about to be set aside",
     ),
-    point(Opening, "before-aside-link", "before:link:wal-aside/*", ONCE, "no log file is set aside"),
-    point(Opening, "after-aside-link", "after:link:wal-aside/*", ONCE, "some log files are set aside"),
+    point(Opening, "before-aside-link", "before:link:wal-aside/*", ONCE, "no file is set aside"),
+    point(Opening, "after-aside-link", "after:link:wal-aside/*", ONCE, "some files are set aside"),
+    point(
+        Opening,
+        "before-aside-name",
+        "before:rename:wal-aside/*",
+        ONCE,
+        "the set is complete and does not say so",
+    ),
+    point(Opening, "after-aside-name", "after:rename:wal-aside/*", ONCE, "the set is complete"),
     point(
         Opening,
         "before-current-rename",
@@ -219,21 +229,75 @@ pub const POINTS: &[Point] = &[
         "after-epoch-mark",
         "after:sync:high-water",
         ONCE,
-        "the mark says the new epoch; logs are still set aside",
+        "the mark says the new epoch; files are still set aside",
     ),
     point(
         Opening,
-        "before-aside-removal",
-        "before:unlink:wal-aside/*",
+        "before-aside-end",
+        "before:rename:wal-aside.done",
         ONCE,
         "the opening is done but for what was set aside",
     ),
     point(
         Opening,
+        "after-aside-end",
+        "after:rename:wal-aside.done",
+        ONCE,
+        "what was set aside is no longer needed and still there",
+    ),
+    point(
+        Opening,
         "after-aside-removal",
-        "after:unlink:wal-aside/*",
+        "after:unlink:wal-aside.done/*",
         ONCE,
         "a part of what was set aside is gone",
+    ),
+    // First: only a few incidents keep evidence.
+    point(Repair, "after-evidence-link", "after:link:quarantine/*", ONCE, "some evidence is kept"),
+    point(
+        Repair,
+        "before-report-sync",
+        "before:sync:quarantine/*.json",
+        ONCE,
+        "the report is written and not durable",
+    ),
+    point(Repair, "before-salvage", "before:mkdir:salvage", ONCE, "it is known that something is missing"),
+    point(Repair, "after-salvage-link", "after:link:salvage/*", ONCE, "a copy for salvage is begun"),
+    point(
+        Repair,
+        "after-salvage-removal",
+        "after:unlink:salvage/*",
+        ONCE,
+        "salvage is done, nothing is announced",
+    ),
+    point(Repair, "before-quarantine-folder", "before:mkdir:quarantine/*", ONCE, "no incident is kept"),
+    point(
+        Repair,
+        "before-incident-name",
+        "before:rename:quarantine/*",
+        ONCE,
+        "the incident is complete and does not say so",
+    ),
+    point(
+        Repair,
+        "after-incident-name",
+        "after:rename:quarantine/*",
+        ONCE,
+        "the incident is announced on disk, the lanes do not know of it",
+    ),
+    point(
+        Repair,
+        "before-repaired-mark",
+        "before:write:high-water",
+        ONCE,
+        "the hole is durable, the mark says the old epoch",
+    ),
+    point(
+        Repair,
+        "after-repaired-mark",
+        "after:sync:high-water",
+        ONCE,
+        "the repair is done but for what was set aside",
     ),
 ];
 

@@ -17,6 +17,8 @@ use crate::report::Report;
 
 /// The topic of a drill and its partitions.
 const TOPIC: (&str, u32) = ("telemetry", 2);
+/// Where the gateway's own events go, so that the read-back has readings only.
+const EVENTS: (&str, u32) = ("events", 1);
 /// A fleet that nobody stops publishes for this long.
 const PUBLISH_FOR: Duration = Duration::from_secs(120);
 /// Longest time after publishing for the fleet to drain, read back and judge.
@@ -120,8 +122,8 @@ impl Stage {
         for path in [folder, home] {
             fs::create_dir_all(path).map_err(|source| StageError::File { path: path.to_owned(), source })?;
         }
-        let cloud = Cloud::start(folder, &[TOPIC])?;
-        let config = config.id("drill").uplink(&cloud.ready().kafka, TOPIC.0);
+        let cloud = Cloud::start(folder, &[TOPIC, EVENTS])?;
+        let config = config.id("drill").uplink(&cloud.ready().kafka, TOPIC.0).events(EVENTS.0);
         let gateway = Gateway::start(home, config)?;
         let fleet = start_fleet(folder, load, gateway.mqtt(), &cloud.ready().kafka)?;
         Ok(Stage { folder: folder.to_owned(), fleet, gateway, cloud, home: home.to_owned() })
@@ -253,7 +255,9 @@ pub fn incidents(outbox: &Path) -> Result<Vec<PathBuf>, StageError> {
         other => other.and_then(|entries| entries.collect::<io::Result<Vec<_>>>()),
     };
     let entries = entries.map_err(|source| StageError::File { path: folder, source })?;
-    Ok(entries.into_iter().map(|entry| entry.path().join("incident.json")).collect())
+    // A death may leave one that is not complete; it then has another name, and the next opening makes its own.
+    let folders = entries.into_iter().map(|entry| entry.path()).filter(|folder| folder.extension().is_none());
+    Ok(folders.map(|folder| folder.join("incident.json")).collect())
 }
 
 fn is_killed(status: ExitStatus) -> bool {
