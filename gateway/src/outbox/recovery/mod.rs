@@ -112,7 +112,10 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
     let (store, unreadable) = open_store(&request, &known)?;
     let opening = Opening::new(&request, store.as_ref(), &known)?;
     let (lanes, repaired) = match (opening.survey(consumers), unreadable) {
-        (Ok(lanes), None) => (lanes, Repaired::default()),
+        (Ok(lanes), None) if !opening.is_behind_its_mark()? => (lanes, Repaired::default()),
+        // No position is missed, and still the log was lost or its syncs were not kept.
+        (Ok(_), None) if request.quarantines() => repair(&opening, consumers, Cause::ShortLog)?,
+        (Ok(_), None) => return Err(opening.bad_meta("epoch")),
         (Ok(_), Some(cause)) => repair(&opening, consumers, cause)?,
         (Err(error), unreadable) => match unreadable.or_else(|| cause_of(&error)) {
             Some(cause) if request.quarantines() => {

@@ -100,6 +100,13 @@ impl<'a> Opening<'a> {
         Ok(ends)
     }
 
+    /// Whether the database does not know of the epoch that its mark names. The mark is written after the epoch
+    /// was synced, so then a synced write is gone, and with it perhaps entries above the mark.
+    pub(super) fn is_behind_its_mark(&self) -> Result<bool, OpenError> {
+        let stored = self.stored_identity()?.map_or(Epoch(0), |identity| identity.epoch);
+        Ok(self.known.mark().is_some_and(|mark| stored < mark.epoch))
+    }
+
     /// The least next position of a lane that its mark and this process allow.
     pub(super) fn expected(&self, lane: Lane) -> Seq {
         let known = [self.known.mark().map(|mark| &mark.next), self.request.published];
@@ -351,7 +358,7 @@ impl<'a> Opening<'a> {
         self.request.directory.root().to_owned()
     }
 
-    fn bad_meta(&self, what: &'static str) -> OpenError {
+    pub(super) fn bad_meta(&self, what: &'static str) -> OpenError {
         OpenError::BadMeta { directory: self.root(), what }
     }
 

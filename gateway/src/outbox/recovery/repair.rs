@@ -51,6 +51,8 @@ pub(super) struct Repaired {
     cause: Option<Cause>,
     pub(super) findings: Findings,
     salvaged: Vec<Range>,
+    /// Whether the findings are known to be all.
+    proven: bool,
 }
 
 /// Where reading a lane has come to.
@@ -71,20 +73,22 @@ pub(super) fn repair(
     consumers: &[ConsumerId],
     cause: Cause,
 ) -> Result<([LaneEnds; Lane::COUNT], Repaired), OpenError> {
+    // Where a synced write is gone, the mark may be as old as the last power cut left it.
+    let proven = cause != Cause::NoHighWaterMark && !opening.is_behind_its_mark()?;
     let salvaged = salvage(opening)?;
     let mut findings = Findings::default();
     let mut ends = [LaneEnds::EMPTY; Lane::COUNT];
     for (lane, ends) in Lane::ALL.into_iter().zip(&mut ends) {
-        *ends = read_lane(opening, lane, consumers, cause, &mut findings)?;
+        *ends = read_lane(opening, lane, consumers, proven, &mut findings)?;
     }
-    Ok((ends, Repaired { cause: Some(cause), findings, salvaged }))
+    Ok((ends, Repaired { cause: Some(cause), findings, salvaged, proven }))
 }
 
 fn read_lane(
     opening: &Opening<'_>,
     lane: Lane,
     consumers: &[ConsumerId],
-    cause: Cause,
+    proven: bool,
     findings: &mut Findings,
 ) -> Result<LaneEnds, OpenError> {
     let (head, low) = confirmed(opening, lane, consumers)?;
@@ -98,7 +102,7 @@ fn read_lane(
         findings.gaps.push(Gap { range, reason: reading.reason(), given_out: true });
     }
     let mut next = reading.due.max(known);
-    if cause == Cause::NoHighWaterMark && next > LaneEnds::EMPTY.next {
+    if !proven && next > LaneEnds::EMPTY.next {
         let end = Seq(next.0.saturating_add(UNKNOWN_STEP));
         let range = Range { lane, first: next, end };
         findings.gaps.push(Gap { range, reason: HoleReason::Missing, given_out: false });
@@ -366,7 +370,7 @@ impl Repaired {
     /// What is to be said; `None` if in the end nothing is missing.
     pub(super) fn incident(&self, log: LogId, epoch: Epoch, at_ms: u64) -> Option<Incident> {
         let cause = self.cause?;
-        let (ranges, proven) = (self.findings.ranges(), cause != Cause::NoHighWaterMark);
+        let (ranges, proven) = (self.findings.ranges(), self.proven);
         if ranges.is_empty() && proven {
             tracing::warn!(?cause, salvaged = ?self.salvaged, "everything that was acknowledged could be read after all");
             return None;

@@ -160,6 +160,23 @@ fn a_log_that_lost_its_file_is_announced() {
     close(&outbox);
 }
 
+/// A disk that does not keep what was synced: the mark, synced once per second, still says that nothing is there.
+#[test]
+fn a_log_that_is_lost_before_the_mark_tells_of_an_entry_is_announced() {
+    let (opened, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let outbox = open_rocks(opened.path()).unwrap();
+    copy_directory(opened.path(), directory.path());
+    close(&outbox);
+    fs::write(log_file(directory.path()), "").unwrap();
+    let error = open_refusing(directory.path()).expect_err("a synced write is gone");
+    assert!(matches!(error, OpenError::BadMeta { .. }), "{error}");
+    let outbox = open_rocks(directory.path()).expect("it goes on");
+    let alerts = read(&mut outbox.consumer("uplink", Lane::Alerts).unwrap());
+    assert!(alerts.len() == 1 && alerts[0].1.contains(r#""proven":false"#), "{alerts:?}");
+    close(&outbox);
+    close(&open_refusing(directory.path()).expect("it was said"));
+}
+
 #[test]
 fn without_its_mark_everything_readable_is_kept_and_no_position_is_used_again() {
     let directory = killed();
