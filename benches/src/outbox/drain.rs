@@ -20,6 +20,10 @@ use crate::clock::now;
 use crate::load::count as float;
 use crate::stats;
 
+/// Between two looks at whether something has happened.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Between two samples.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// What a consumer reads at once, and how often it confirms, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -152,7 +156,7 @@ pub async fn run(
     let window = load.window()?;
     let drain = Drain::start(log.handle(), true)?;
     while !drain.ended() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     let seen = load.seen(&window)?;
     let (drained, took) = (drain.messages(), seen.elapsed);
@@ -189,7 +193,7 @@ async fn space_left(log: &Outbox, directory: &Path) -> Result<Figures> {
     let start = now();
     let (mut least, mut after) = (disk_bytes(directory, "")?, Duration::ZERO);
     while start.elapsed() < SPACE_WITHIN {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(SAMPLE_EVERY).await;
         let bytes = disk_bytes(directory, "")?;
         if bytes < least {
             (least, after) = (bytes, start.elapsed());
@@ -207,7 +211,7 @@ impl Drain {
     /// Waits until everything was read; only for one that was started with `once`.
     async fn stop_when_read(self) -> Result<Consumer> {
         while !self.ended() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         self.stop()
     }
@@ -222,7 +226,7 @@ async fn seek_at_watermark(log: &Arc<Outbox>, payloads: &Arc<Telemetry>) -> Resu
     let mut load = Load::new(log, payloads)?;
     load.start(1, Lane::Telemetry, Pace::Window(1));
     while load.acked() < SEEKS.into() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     load.stop().await?;
     let mut consumer = log.handle().consumer(CONSUMER, Lane::Telemetry)?;

@@ -84,8 +84,14 @@ impl Directory {
     /// Keeps the store's files from being deleted by the opening that follows: by a second name for
     /// each. Where the file system has no second names, log files are copied and tables are not:
     /// a backlog must not be copied at every start.
-    pub(super) fn set_aside(&self, engine: &dyn Engine) -> Result<(), OpenError> {
+    ///
+    /// A process that opens `again` what it closed just now keeps the set it has: it holds at least
+    /// as much, and on a full disk each further one would hold space.
+    pub(super) fn set_aside(&self, engine: &dyn Engine, again: bool) -> Result<(), OpenError> {
         remove(&self.root.join(ASIDE_DONE))?;
+        if again && self.aside().join("1").exists() {
+            return Ok(());
+        }
         let database = self.database();
         if !database.exists() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! An outbox that is full: nobody is told a lie, and everything acknowledged arrives when the cloud is back.
+//! An outbox or a disk that is full: nobody is told a lie, and everything acknowledged arrives in the end.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use testkit::gateway::{Config, Gateway};
+use testkit::powercut::{Disk, Mode, PowerCut};
 
 use crate::hub::{self, NOTHING};
 
@@ -62,6 +63,55 @@ fn a_full_outbox_refuses_or_withholds_and_serves_the_same_connections_when_the_c
     assert_eq!(hub::readings(&cloud, "pump-5").len(), usize::from(acked) + 1, "what was refused is nowhere");
     let (passed, said) = hub::verify(&cloud);
     assert!(passed, "{said}");
+}
+
+#[test]
+fn a_disk_that_gets_full_refuses_telemetry_then_everything_until_there_is_room() {
+    const ROOMY: u64 = 64 << 30;
+    const FLOOR: u64 = 256 << 20;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let home = folder.path().join("home");
+    let outbox = home.join("outbox");
+    let disk = Disk::new(&folder.path().join("size"), ROOMY).expect("a file for the size");
+    let twin = folder.path().join("twin");
+    let cut = PowerCut::prepare(&outbox, &twin, Mode::Strict).expect("a twin").on(&disk);
+    let config = Config::default()
+        .listener("on_full = \"refuse\"")
+        .topic("devices/{device}/alerts", "alerts")
+        .set("outbox", &format!("disk_free_min = \"{FLOOR}B\""))
+        .set("outbox", "ballast = \"16MiB\"")
+        .set("uplink", "enabled = false")
+        .environment(cut.environment());
+    let gateway = Gateway::start(&home, config).expect("the gateway starts");
+    let full = |lanes: &str, expected: u8| {
+        let line = format!("penstock_outbox_disk_full{{lanes=\"{lanes}\"}} {expected}");
+        let metrics = || gateway.health("/metrics").expect("it answers").expect("with metrics");
+        hub::wait_for(&line, || metrics().lines().any(|has| has == line).then_some(()));
+    };
+    full("ordinary", 0);
+    let ballast = std::fs::metadata(outbox.join("ballast")).expect("it is made at the start");
+    assert_eq!(ballast.len(), 16 << 20);
+    let mut five = Device::connect(gateway.mqtt(), 5, "pump-5");
+    assert_eq!(five.ask(1), ACCEPTED);
+
+    // The outbox takes up some of it.
+    disk.resize(FLOOR).expect("others can fill the disk");
+    full("ordinary", 1);
+    assert_eq!(five.ask(2), QUOTA_EXCEEDED);
+    let mut siren = Device::connect(gateway.mqtt(), 4, "siren");
+    siren.publish("alerts", 1, 1);
+    assert_eq!(siren.answer(), (1, ACCEPTED), "three quarters of the floor are for these");
+
+    disk.resize(FLOOR / 8).expect("others can fill the disk");
+    full("urgent", 1);
+    siren.publish("alerts", 1, 2);
+    siren.expect_silence();
+    assert!(gateway.health("/readyz").expect("it answers").is_some(), "a full disk is not a failure");
+
+    disk.resize(ROOMY).expect("the disk can be emptied");
+    assert_eq!(siren.answer(), (2, ACCEPTED), "what was withheld is taken");
+    full("ordinary", 0);
+    assert_eq!(five.ask(2), ACCEPTED);
 }
 
 /// `five` was just refused; nobody's telemetry is taken from now on, and alerts are.

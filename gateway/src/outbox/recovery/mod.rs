@@ -107,7 +107,7 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
     {
         return Err(OpenError::NoDatabase { directory: directory.root().to_owned(), log: *log, database });
     }
-    directory.set_aside(engine)?;
+    directory.set_aside(engine, request.published.is_some())?;
     directory.create_database()?;
     let (store, unreadable) = open_store(&request, &known)?;
     let opening = Opening::new(&request, store.as_ref(), &known)?;
