@@ -1,13 +1,14 @@
 //! The gateway dies at every named moment at which a crash could leave something half done, and comes back on
 //! what is there. `testkit::drill::points` is the table; `cargo xtask drill crash` draws from it at random.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use testkit::drill::points::{Point, Situation};
-use testkit::drill::stage::{Birth, Death, Load, Outcome, Stage};
+use testkit::drill::stage::{Birth, Death, EVENTS, Load, Outcome, Stage};
 use testkit::gateway::{Config, Gateway};
 use testkit::powercut::{Mode, PowerCut};
 
@@ -94,6 +95,57 @@ fn nothing_is_lost_in_silence_by_a_death_while_a_damaged_log_is_repaired() {
     assert!(lost <= announced, "{lost} are lost, {announced} announced");
     assert!(announced > 0, "a damaged log was taken for whole");
     assert_eq!((report.reordered, report.unexpected), (Some(0), Some(0)), "{:?}", report.reasons);
+}
+
+/// What is let go is announced in the same batch, so a death loses no more than was announced.
+#[test]
+fn nothing_is_dropped_in_silence_by_a_death_while_the_oldest_is_let_go() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let home = folder.path().join("home");
+    let cut = PowerCut::prepare(&home.join("outbox"), &folder.path().join("twin"), Mode::Strict);
+    let cut = cut.expect("a twin");
+    let load = Load { seed: 4, devices: 30, rate: 2500, payload_bytes: 8000, give_up_after: SHORT * 5 };
+    let mut config = Config::default().environment(cut.environment());
+    for line in ["body_codec = \"none\"", "bytes_max = \"32MiB\"", "on_full = \"drop-oldest\""] {
+        config = config.set("outbox", line);
+    }
+    let mut stage = Stage::set(folder.path(), &home, config, load).expect("everything starts");
+    stage.cloud_is_there(false).expect("the cloud can go away");
+    let mut missed = BTreeSet::new();
+    for point in Point::of(Situation::Dropping) {
+        stage.gateway().kill().expect("it can be killed");
+        let armed = cut.clone().killed(&point.rule(point.numbers.0));
+        let born = stage.next_life(&home, armed.environment());
+        let born = born.map_err(|error| format!("before {}: {error}", point.name)).expect("it comes back");
+        if born == Birth::Ready && stage.end_life(WITHIN).expect("it dies in order") == Death::InTime {
+            missed.insert(point.name);
+        }
+    }
+    assert_eq!(stage.next_life(&home, []).expect("it opens what is left"), Birth::Ready);
+    stage.cloud_is_there(true).expect("the cloud can come back");
+    let Outcome { report, incidents, .. } = stage.judge(SHORT).expect("the fleet judges");
+    assert_eq!(missed, BTreeSet::new(), "never reached");
+    let (lost, dropped) = (report.lost.expect("it was judged"), dropped(stage.kafka()));
+    assert!(lost > 0, "nothing was dropped, so this shows nothing");
+    assert!(lost <= dropped, "{lost} are lost, {dropped} announced");
+    assert_eq!(incidents, [""; 0].map(PathBuf::from), "a drop is not damage");
+    assert_eq!((report.reordered, report.unexpected), (Some(0), Some(0)), "{:?}", report.reasons);
+}
+
+/// How many messages the gateway's events say were let go.
+fn dropped(kafka: &str) -> u64 {
+    let mut command = Command::new("kcat");
+    let output = command.args(["-b", kafka, "-t", EVENTS, "-C", "-e", "-q", "-f", "%s\n"]).output();
+    let output = output.expect("kcat is installed (`cargo xtask test` installs it)");
+    assert!(output.status.success(), "kcat: {}", String::from_utf8_lossy(&output.stderr));
+    let events = String::from_utf8(output.stdout).expect("events are text");
+    let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let events = events.filter(|event| event["type"] == "io.penstock.outbox.dropped.v1");
+    // An event that was sent again after a death has the same id.
+    let by_id: BTreeMap<String, u64> = events
+        .map(|event| (event["id"].to_string(), event["data"]["dropped"].as_u64().expect("a count")))
+        .collect();
+    by_id.values().sum()
 }
 
 /// Changes a byte in the middle of the newest log.

@@ -34,6 +34,9 @@ pub enum Situation {
     Opening,
     /// The gateway opens what a crash under load left, and a byte in the middle of the log has changed.
     Repair,
+    /// The outbox is full and lets the oldest messages go (`on_full = "drop-oldest"`), under as much load as
+    /// [`Situation::Flush`].
+    Dropping,
 }
 
 impl Point {
@@ -64,7 +67,7 @@ const ONCE: (u64, u64) = (1, 1);
 /// Calls that a start makes a few times and a load many times.
 const OFTEN: (u64, u64) = (20, 60);
 
-use Situation::{Creation, Flush, Load, Opening, Repair, Trim};
+use Situation::{Creation, Dropping, Flush, Load, Opening, Repair, Trim};
 
 /// Every point.
 pub const POINTS: &[Point] = &[
@@ -298,6 +301,41 @@ pub const POINTS: &[Point] = &[
         "after:sync:high-water",
         ONCE,
         "the repair is done but for what was set aside",
+    ),
+    point(
+        Dropping,
+        "before-dropped-catalogue",
+        "before:sync:database/MANIFEST-*",
+        (6, 6),
+        "a drop is durable, its files are still listed",
+    ),
+    point(
+        Dropping,
+        "before-dropped-file",
+        "before:unlink:database/*.sst",
+        ONCE,
+        "a drop is durable, its files are no longer listed and still there",
+    ),
+    point(
+        Dropping,
+        "after-dropped-file",
+        "after:unlink:database/*.sst",
+        ONCE,
+        "a drop is durable, some of its files are gone",
+    ),
+    point(
+        Dropping,
+        "before-dropping-sync",
+        "before:sync:database/*.log",
+        OFTEN,
+        "groups and drops are written and not durable",
+    ),
+    point(
+        Dropping,
+        "after-dropping-sync",
+        "after:sync:database/*.log",
+        OFTEN,
+        "groups and drops are durable, nobody was told",
     ),
 ];
 

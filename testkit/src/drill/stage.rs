@@ -17,8 +17,8 @@ use crate::report::Report;
 
 /// The topic of a drill and its partitions.
 const TOPIC: (&str, u32) = ("telemetry", 2);
-/// Where the gateway's own events go, so that the read-back has readings only.
-const EVENTS: (&str, u32) = ("events", 1);
+/// The topic to which the gateway's own events go, so that the read-back has readings only.
+pub const EVENTS: &str = "events";
 /// A fleet that nobody stops publishes for this long.
 const PUBLISH_FOR: Duration = Duration::from_secs(120);
 /// Longest time after publishing for the fleet to drain, read back and judge.
@@ -122,8 +122,8 @@ impl Stage {
         for path in [folder, home] {
             fs::create_dir_all(path).map_err(|source| StageError::File { path: path.to_owned(), source })?;
         }
-        let cloud = Cloud::start(folder, &[TOPIC, EVENTS])?;
-        let config = config.id("drill").uplink(&cloud.ready().kafka, TOPIC.0).events(EVENTS.0);
+        let cloud = Cloud::start(folder, &[TOPIC, (EVENTS, 1)])?;
+        let config = config.id("drill").uplink(&cloud.ready().kafka, TOPIC.0).events(EVENTS);
         let gateway = Gateway::start(home, config)?;
         let fleet = start_fleet(folder, load, gateway.mqtt(), &cloud.ready().kafka)?;
         Ok(Stage { folder: folder.to_owned(), fleet, gateway, cloud, home: home.to_owned() })
@@ -140,6 +140,12 @@ impl Stage {
             control.cut()?;
         }
         Ok(())
+    }
+
+    /// `host:port` of the cloud's Kafka listener, which lives as long as the stage.
+    #[must_use]
+    pub fn kafka(&self) -> &str {
+        &self.cloud.ready().kafka
     }
 
     /// The gateway.
@@ -186,7 +192,7 @@ impl Stage {
     ///
     /// # Errors
     /// When one of the processes does not do its part.
-    pub fn judge(mut self, longer: Duration) -> Result<Outcome, StageError> {
+    pub fn judge(&mut self, longer: Duration) -> Result<Outcome, StageError> {
         if matches!(self.fleet.wait(longer), Err(ProcessError::Late { .. })) {
             // The first of two: stop publishing, but wait for what is not answered yet.
             self.fleet.signal("INT")?;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use testkit::drill::stage::{Load, Stage};
+use testkit::drill::stage::{Birth, Load, Stage, StageError};
 use testkit::gateway::Config;
 use testkit::powercut::{Disk, Mode, PowerCut};
+use testkit::process::ProcessError;
 
 use super::tally;
 use crate::say;
@@ -32,17 +33,19 @@ enum Trouble {
     Sudden,
     /// Others leave this many bytes, which the gateway then fills itself.
     Gradual(u64),
+    /// As `Sudden`, and the process dies and starts again while the disk is full.
+    Restart,
     /// A sync of the log with this number fails.
     FailedSync(u64),
 }
 
 /// Plays each episode once.
 pub(super) fn run(folder: &Path, seed: u64) -> Result<()> {
-    say::step(&format!("drill disk-full: 3 episodes, seed {seed}"));
+    say::step(&format!("drill disk-full: 4 episodes, seed {seed}"));
     let mut random = StdRng::seed_from_u64(seed);
     let room = random.random_range(2..12) << 20;
-    let troubles =
-        [Trouble::Sudden, Trouble::Gradual(room), Trouble::FailedSync(random.random_range(30..400))];
+    let sync = random.random_range(30..400);
+    let troubles = [Trouble::Sudden, Trouble::Gradual(room), Trouble::Restart, Trouble::FailedSync(sync)];
     let mut broken = Vec::new();
     for (number, trouble) in (1..).zip(troubles) {
         let place = folder.join(format!("episode-{number}"));
@@ -59,7 +62,7 @@ pub(super) fn run(folder: &Path, seed: u64) -> Result<()> {
     }
     match broken[..] {
         [] => {
-            say::line(&format!("episodes 3, failed 0, seed {seed}"));
+            say::line(&format!("episodes 4, failed 0, seed {seed}"));
             Ok(())
         }
         _ => bail!("{}; seed {seed}", broken.join("; ")),
@@ -87,6 +90,7 @@ fn episode(folder: &Path, trouble: Trouble, seed: u64) -> Result<(String, Vec<St
         Trouble::FailedSync(_) => wait(&mut stage, "the failed sync to be noticed", |now| now.reopened > 0.0)
             .map(|_| "noticed".to_owned())?,
         Trouble::Sudden => full(&mut stage, &disk, 0)?,
+        Trouble::Restart => restart(&mut stage, &disk, &home, &cut)?,
         Trouble::Gradual(room) => full(&mut stage, &disk, used(&outbox)? + room)?,
     };
     stage.cloud_is_there(true)?;
@@ -122,6 +126,27 @@ fn full(stage: &mut Stage, disk: &Disk, bytes: u64) -> Result<String> {
         stood.as_secs_f64(),
         back.elapsed().as_secs_f64()
     ))
+}
+
+/// Kills the gateway on a full disk and starts it there. It may start or say why not; once there is room it must.
+fn restart(stage: &mut Stage, disk: &Disk, home: &Path, cut: &PowerCut) -> Result<String> {
+    disk.resize(0).context("the disk cannot be filled")?;
+    stage.gateway().kill()?;
+    let born = match stage.next_life(home, cut.environment()) {
+        Ok(Birth::Ready) => "started on the full disk".to_owned(),
+        Ok(Birth::Stillborn) => bail!("the gateway was killed by somebody else"),
+        Err(StageError::Process(ProcessError::Ended { stderr, .. })) => {
+            let last = stderr.lines().rev().find(|line| line.starts_with("penstock:"));
+            format!("refused to start on the full disk ({})", last.context("it did not say why")?)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    disk.resize(ROOMY).context("the disk cannot be emptied")?;
+    if born.starts_with("refused") && stage.next_life(home, cut.environment())? != Birth::Ready {
+        bail!("the gateway was killed by somebody else");
+    }
+    wait(stage, "new acknowledgements after the space came back", |now| now.appended > 0.0)?;
+    Ok(born)
 }
 
 /// What the gateway says of itself.

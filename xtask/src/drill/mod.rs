@@ -139,6 +139,10 @@ fn controls(seed: u64, folder: &Path) -> Result<()> {
             Caught::Refused(why) => {
                 say::line(&format!("control ({what}): caught, the gateway refuses to start: {why}"));
             }
+            // The mark is durable on the second disk, and it says that something was there.
+            Caught::Lost { announced: false, .. } if mode == Mode::LieLogs => {
+                bail!("control ({what}): the gateway started without a word on a log that was lost");
+            }
             Caught::Lost { lost, acked, announced } => {
                 let how = if announced { "announced" } else { "without a word" };
                 say::line(&format!(

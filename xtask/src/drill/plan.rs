@@ -119,8 +119,8 @@ fn death(random: &mut StdRng, heavy: bool, cloud_away: bool, life: usize) -> Dea
         return Death::After(Duration::from_millis(random.random_range(100..most)));
     }
     let possible = |point: &&Point| match point.situation {
-        // Their tests have them: a new directory holds nothing yet, and a damaged one loses something.
-        Situation::Creation | Situation::Repair => false,
+        // Their tests have them: a new directory holds nothing yet, a damaged or full one loses something.
+        Situation::Creation | Situation::Repair | Situation::Dropping => false,
         Situation::Load => true,
         Situation::Flush => heavy,
         Situation::Trim => heavy && !cloud_away,
@@ -179,8 +179,8 @@ mod tests {
                 Death::After(_) => None,
             })
             .collect();
-        let kept = |point: &&Point| !matches!(point.situation, Situation::Creation | Situation::Repair);
-        let wanted = POINTS.iter().filter(kept);
+        use Situation::{Flush, Load, Opening, Trim};
+        let wanted = POINTS.iter().filter(|point| matches!(point.situation, Load | Flush | Trim | Opening));
         assert_eq!(met, wanted.map(|point| point.name).collect());
         assert_eq!(plans.iter().map(|plan| plan.lane).collect::<BTreeSet<_>>().len(), 4);
         assert_eq!(plans.iter().filter(|plan| plan.torn.is_some()).count(), 300);
