@@ -64,6 +64,8 @@ const fn point(
 
 /// The first such call.
 const ONCE: (u64, u64) = (1, 1);
+/// The second such call; a start makes the first.
+const SECOND: (u64, u64) = (2, 2);
 /// Calls that a start makes a few times and a load many times.
 const OFTEN: (u64, u64) = (20, 60);
 
@@ -142,7 +144,7 @@ pub const POINTS: &[Point] = &[
         Flush,
         "after-log-switch",
         "after:create:database/*.log",
-        ONCE,
+        SECOND,
         "a new log file exists and is empty",
     ),
     point(
