@@ -5,6 +5,7 @@ use penstock_proto::Lane;
 
 use super::error::Refused;
 use super::gate::DiskFull;
+use super::incident::Range;
 use crate::observe::{Kind, Metric, counter, counter_with, counter_with_two, gauge, gauge_with, histogram};
 
 const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk", "dead"];
@@ -363,7 +364,7 @@ pub(super) struct LaneMetrics {
     pub(super) trimmed: Counter,
     dropped: [Counter; DROP_REASONS.len()],
     pub(super) dropped_bytes: Counter,
-    pub(super) missing: Counter,
+    missing: Counter,
     pub(super) head: Gauge,
     pub(super) next: Gauge,
     pub(super) trimmed_bytes: Counter,
@@ -424,6 +425,13 @@ impl Metrics {
             Lane::Telemetry => telemetry,
             Lane::Bulk => bulk,
             Lane::Dead => dead,
+        }
+    }
+
+    /// Counts entries that are gone.
+    pub(super) fn missing(&self, ranges: &[Range]) {
+        for range in ranges {
+            self.lane(range.lane).missing.increment(range.messages());
         }
     }
 

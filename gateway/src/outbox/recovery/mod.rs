@@ -18,7 +18,7 @@ use penstock_proto::{Epoch, Lane, LogId, Seq};
 use super::config::{Config, OnMissingRange};
 use super::directory::Directory;
 use super::error::{OpenError, StoreError, StoreErrorKind};
-use super::incident::Cause;
+use super::incident::{Cause, Range};
 use super::keys::{Head, Hole, MetaKey, Progress};
 use super::sidecar::{Mark, Sidecar, SidecarError};
 use super::store::{Change, Engine, Open, Store};
@@ -47,6 +47,8 @@ pub(super) struct Recovered {
     /// In the order of the consumers given.
     pub(super) progress: Vec<Progress>,
     pub(super) holes: Vec<LaneHole>,
+    /// What this opening found to be gone.
+    pub(super) missing: Vec<Range>,
 }
 
 /// Where a lane begins and ends.
@@ -110,17 +112,17 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
     directory.set_aside(engine, request.published.is_some())?;
     directory.create_database()?;
     let (store, unreadable) = open_store(&request, &known)?;
-    let opening = Opening::new(&request, store.as_ref(), &known)?;
+    let mut opening = Opening::new(&request, store.as_ref(), &known)?;
     let (lanes, repaired) = match (opening.survey(consumers), unreadable) {
         (Ok(lanes), None) if !opening.is_behind_its_mark()? => (lanes, Repaired::default()),
         // No position is missed, and still the log was lost or its syncs were not kept.
-        (Ok(_), None) if request.quarantines() => repair(&opening, consumers, Cause::ShortLog)?,
+        (Ok(_), None) if request.quarantines() => repair(&mut opening, consumers, Cause::ShortLog)?,
         (Ok(_), None) => return Err(opening.bad_meta("epoch")),
-        (Ok(_), Some(cause)) => repair(&opening, consumers, cause)?,
+        (Ok(_), Some(cause)) => repair(&mut opening, consumers, cause)?,
         (Err(error), unreadable) => match unreadable.or_else(|| cause_of(&error)) {
             Some(cause) if request.quarantines() => {
                 tracing::error!(error = chain(&error), "reading what can still be read");
-                repair(&opening, consumers, cause)?
+                repair(&mut opening, consumers, cause)?
             }
             _ => return Err(error),
         },
@@ -131,7 +133,8 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
     let sidecar = write_mark(directory, known.into_sidecar(), &begun.mark)?;
     directory.drop_aside()?;
     let Begun { mark, lanes, holes } = begun;
-    Ok(Recovered { store, sidecar, log: mark.log, epoch: mark.epoch, lanes, progress, holes })
+    let missing = repaired.findings.ranges();
+    Ok(Recovered { store, sidecar, log: mark.log, epoch: mark.epoch, lanes, progress, holes, missing })
 }
 
 /// Opens the database; if it took a salvage, also says so.

@@ -66,7 +66,7 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    fn stored_holes(&self) -> Result<Vec<LaneHole>, OpenError> {
+    pub(super) fn stored_holes(&self) -> Result<Vec<LaneHole>, OpenError> {
         let metas = self.store.metas().map_err(|source| refused(self.request.directory, source))?;
         let mut holes = Vec::new();
         for (key, value) in metas {

@@ -69,13 +69,15 @@ struct Reading {
 
 /// Salvages, reads everything, and says where the lanes end now.
 pub(super) fn repair(
-    opening: &Opening<'_>,
+    opening: &mut Opening<'_>,
     consumers: &[ConsumerId],
     cause: Cause,
 ) -> Result<([LaneEnds; Lane::COUNT], Repaired), OpenError> {
     // Where a synced write is gone, the mark may be as old as the last power cut left it.
     let proven = cause != Cause::NoHighWaterMark && !opening.is_behind_its_mark()?;
     let salvaged = salvage(opening)?;
+    // The log may have known of holes that the database did not.
+    opening.holes = opening.stored_holes()?;
     let mut findings = Findings::default();
     let mut ends = [LaneEnds::EMPTY; Lane::COUNT];
     for (lane, ends) in Lane::ALL.into_iter().zip(&mut ends) {
@@ -195,9 +197,7 @@ fn next_readable(store: &dyn Store, lane: Lane, after: Seq, below: Seq) -> Optio
     let (mut bad, mut step) = (after.0, 1_u64);
     let mut good = loop {
         let at = after.0.checked_add(step).filter(|at| *at < below.0)?;
-        if let Some(found) = probe(Seq(at)) {
-            // Nothing behind it is nothing to go on with.
-            found?;
+        if probe(Seq(at)).is_some() {
             break at;
         }
         (bad, step) = (at, step.checked_mul(2)?);
@@ -232,16 +232,15 @@ fn bring_over(opening: &Opening<'_>, found: &dyn Store) -> Result<Vec<Range>, St
     store.write(&changes, false)?;
     let mut ranges: Vec<Range> = Vec::new();
     for lane in Lane::ALL {
-        let mut from = end_of(store, lane)?;
+        // Where either cannot be read there is nothing to bring over; what is missing is found later.
+        let Ok(mut from) = end_of(store, lane) else { continue };
         loop {
-            let segments = read_some(found, lane, from)?;
+            let segments = read_some(found, lane, from);
             let Some((_, _, end)) = segments.last() else { break };
             from = *end;
-            let change = |(first, stored, _): &(Seq, Vec<u8>, Seq)| (*first, stored.clone());
-            let owned: Vec<(Seq, Vec<u8>)> = segments.iter().map(change).collect();
-            let changes: Vec<_> =
-                owned.iter().map(|(first, stored)| Change::Segment { lane, first: *first, stored }).collect();
-            store.write(&changes, false)?;
+            let changes =
+                segments.iter().map(|(first, stored, _)| Change::Segment { lane, first: *first, stored });
+            store.write(&changes.collect::<Vec<_>>(), false)?;
             for (first, _, end) in segments {
                 match ranges.last_mut().filter(|last| last.lane == lane && last.end == first) {
                     Some(last) => last.end = end,
@@ -265,16 +264,19 @@ fn end_of(store: &dyn Store, lane: Lane) -> Result<Seq, StoreError> {
 }
 
 /// Sound segments at and above `from`, up to the bound: first position, bytes and end of each.
-fn read_some(found: &dyn Store, lane: Lane, from: Seq) -> Result<Vec<(Seq, Vec<u8>, Seq)>, StoreError> {
+fn read_some(found: &dyn Store, lane: Lane, from: Seq) -> Vec<(Seq, Vec<u8>, Seq)> {
     let (mut segments, mut bytes) = (Vec::new(), 0);
-    found.scan(lane, from, Seq(u64::MAX), &mut |first, stored| {
+    let scanned = found.scan(lane, from, Seq(u64::MAX), &mut |first, stored| {
         if let Ok(segment) = Segment::decode_at(lane, first, stored) {
             bytes += stored.len();
             segments.push((first, stored.to_vec(), segment.end()));
         }
         if bytes < SALVAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(segments)
+    });
+    if let Err(error) = scanned {
+        tracing::error!(%lane, %error, "the set-aside log cannot be read to its end");
+    }
+    segments
 }
 
 /// What the log knew of `meta` and the database does not.

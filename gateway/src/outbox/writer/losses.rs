@@ -39,7 +39,7 @@ const SPACE_PERCENT: u64 = 5;
 /// …but at least this, the size of a table, since only whole tables give space back…
 const SPACE_BYTES_MIN: u64 = 64 << 20;
 /// …and then the disk is looked at again.
-const SPACE_PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(5);
 /// Which lanes give entries, first the one that matters least. Alerts, status and what an operator
 /// has to look at are never dropped.
 const GIVING: [Lane; 2] = [Lane::Bulk, Lane::Telemetry];
@@ -114,7 +114,7 @@ impl Writer {
             folder.map_err(|error| StoreError { kind: StoreErrorKind::Other, message: chain(&error) })?;
         let holes = findings.holes(self.shared.epoch(), now_ms);
         self.announce(&[incident.event(&folder)], holes.iter().map(|hole| hole.change()).collect())?;
-        self.shared.metrics.lane(lane).missing.increment(missing);
+        self.shared.metrics.missing(&incident.ranges);
         self.shared.holes.write().extend(holes);
         self.shared.commits.wake();
         Ok(())
@@ -170,7 +170,11 @@ impl Writer {
 
     /// Chooses what has to go, if anything has, and asks its consumers.
     fn ask_to_drop(&mut self, now: Instant) -> Result<(), StoreError> {
-        let Some((wanted, reason)) = self.excess(now) else { return Ok(()) };
+        if let Some(due) = self.drop_not_before.filter(|due| now < *due) {
+            self.shared.queue.set_timer(due);
+            return Ok(());
+        }
+        let Some((wanted, reason)) = self.excess() else { return Ok(()) };
         let Some((lane, floor)) = GIVING.into_iter().find_map(|lane| Some((lane, self.oldest(lane)?))) else {
             return Ok(());
         };
@@ -178,8 +182,21 @@ impl Writer {
             let store = self.shared.store.read();
             let store = store.as_deref().ok_or_else(closed)?;
             let end = Head { first: self.lane(lane).next, bytes_before: self.lane(lane).bytes };
-            boundary(store, lane, floor, end, floor.bytes_before.saturating_add(wanted))?
+            boundary(store, lane, floor, end, floor.bytes_before.saturating_add(wanted))
         };
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => {
+                // Damage is the readers' business; nothing else suffers from it here.
+                tracing::warn!(%error, %lane, "cannot look for entries to let go");
+                self.drop_not_before = now.checked_add(PAUSE);
+                return Ok(());
+            }
+        };
+        if reason == DropReason::Space {
+            // What a drop gives back shows after a while; until then more would go than needed.
+            self.drop_not_before = now.checked_add(PAUSE);
+        }
         if head.first <= floor.first {
             return Ok(());
         }
@@ -196,22 +213,13 @@ impl Writer {
     }
 
     /// How many bytes have to go, and why.
-    fn excess(&mut self, now: Instant) -> Option<(u64, DropReason)> {
+    fn excess(&self) -> Option<(u64, DropReason)> {
         let (backlog, bytes_max) = (self.shared.gate.backlog_bytes(), self.shared.config.bytes_max);
         if let Some(bytes) = over_quota(backlog, bytes_max) {
             return Some((bytes, DropReason::Quota));
         }
-        if !self.shared.gate.is_disk_full(Lane::Telemetry) {
-            return None;
-        }
-        // What a drop gives back shows after a while; until then more would be dropped than needed.
-        let due = self.dropped_for_space.and_then(|last| last.checked_add(SPACE_PAUSE)).unwrap_or(now);
-        if now < due {
-            self.shared.queue.set_timer(due);
-            return None;
-        }
-        self.dropped_for_space = Some(now);
-        Some(((backlog / 100 * SPACE_PERCENT).max(SPACE_BYTES_MIN), DropReason::Space))
+        let full = self.shared.gate.is_disk_full(Lane::Telemetry);
+        full.then(|| ((backlog / 100 * SPACE_PERCENT).max(SPACE_BYTES_MIN), DropReason::Space))
     }
 
     /// Where the oldest entries of a lane are, if it has any.
@@ -254,8 +262,10 @@ impl Writer {
         self.update_backlog();
         self.shared.commits.wake();
         // The trim is durable: the space can go back at once.
-        if let Some(store) = self.shared.store.read().as_deref() {
-            store.reclaim(lane, head.first)?;
+        if let Some(store) = self.shared.store.read().as_deref()
+            && let Err(error) = store.reclaim(lane, head.first)
+        {
+            tracing::warn!(%error, %lane, "files of dropped entries cannot be deleted yet");
         }
         Ok(())
     }

@@ -55,8 +55,8 @@ pub(super) struct Writer {
     unsynced: bool,
     /// Entries that are about to be let go.
     dropping: Option<Dropping>,
-    /// When entries were last let go because the disk was nearly full.
-    dropped_for_space: Option<Instant>,
+    /// Nothing is let go before.
+    drop_not_before: Option<Instant>,
     /// Dropped last: when the directory is free again.
     _ended: Ended,
 }
@@ -94,6 +94,7 @@ impl Writer {
         recovered: Recovered,
     ) -> Self {
         let policy = Policy { floor: shared.config.commit_floor };
+        shared.metrics.missing(&recovered.missing);
         let consumers = shared.slots.iter().map(|slot| slot.id.clone()).collect();
         let mut writer = Self {
             lanes: recovered.lanes.map(LaneWriter::new),
@@ -104,7 +105,7 @@ impl Writer {
             last_start: None,
             unsynced: false,
             dropping: None,
-            dropped_for_space: None,
+            drop_not_before: None,
             _ended: Ended(Arc::clone(&shared)),
             shared,
             directory,
@@ -468,6 +469,7 @@ impl Writer {
         *self.shared.store.write() = Some(recovered.store);
         self.shared.slots.iter().for_each(Slot::write_again);
         *self.shared.holes.write() = recovered.holes;
+        self.shared.metrics.missing(&recovered.missing);
         self.dropping = None;
         self.resume();
         let took = clock::now().saturating_duration_since(started);
