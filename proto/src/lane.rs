@@ -42,6 +42,18 @@ impl Lane {
         self as usize
     }
 
+    /// The lane's element of an array with one per lane.
+    pub const fn pick<T>(self, all: &[T; Self::COUNT]) -> &T {
+        let [alerts, status, telemetry, bulk, dead] = all;
+        match self {
+            Self::Alerts => alerts,
+            Self::Status => status,
+            Self::Telemetry => telemetry,
+            Self::Bulk => bulk,
+            Self::Dead => dead,
+        }
+    }
+
     /// The lane's name, as in configuration, metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -257,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_cannot_be_written_is_named_with_what_was_tried() {
+        let check = |path: &str, tried: &str| {
+            let error = Directory::claim(Path::new(path)).expect_err("nobody can write there");
+            let OpenError::Io { path: named, action, .. } = &error else { panic!("{error}") };
+            assert!(named.starts_with(path) && *action == tried, "{error}");
+        };
+        // Not even root can: these file systems are the kernel's own.
+        check("/proc/penstock-outbox", "create the directory");
+        check("/dev/null/outbox", "create the directory");
+    }
+
+    #[test]
     fn a_directory_of_something_else_is_refused_and_left_alone() {
         let base = tempfile::tempdir().unwrap();
         fs::create_dir(base.path().join(LOST_AND_FOUND)).unwrap();

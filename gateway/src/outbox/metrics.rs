@@ -418,14 +418,7 @@ impl Metrics {
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &LaneMetrics {
-        let [alerts, status, telemetry, bulk, dead] = &self.lanes;
-        match lane {
-            Lane::Alerts => alerts,
-            Lane::Status => status,
-            Lane::Telemetry => telemetry,
-            Lane::Bulk => bulk,
-            Lane::Dead => dead,
-        }
+        lane.pick(&self.lanes)
     }
 
     /// Counts entries that are gone.

@@ -176,14 +176,7 @@ impl Shared {
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &LaneView {
-        let [alerts, status, telemetry, bulk, dead] = &self.lanes;
-        match lane {
-            Lane::Alerts => alerts,
-            Lane::Status => status,
-            Lane::Telemetry => telemetry,
-            Lane::Bulk => bulk,
-            Lane::Dead => dead,
-        }
+        lane.pick(&self.lanes)
     }
 
     /// The consumers of `lane`, with their places.

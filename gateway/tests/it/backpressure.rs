@@ -8,6 +8,7 @@ use std::time::Duration;
 use testkit::gateway::{Config, Gateway};
 use testkit::powercut::{Disk, Mode, PowerCut};
 
+use crate::client::{packet, sized};
 use crate::hub::{self, NOTHING};
 
 /// Longest wait for an answer of the gateway.
@@ -219,24 +220,11 @@ impl Device {
     }
 
     fn write(&mut self, kind: u8, body: &[u8]) {
-        let mut packet = vec![kind];
-        let mut rest = body.len();
-        while rest > 127 {
-            packet.push(u8::try_from(rest & 0x7f | 0x80).expect("eight bits"));
-            rest >>= 7;
-        }
-        packet.push(u8::try_from(rest).expect("seven bits"));
-        packet.extend(body);
-        self.stream.write_all(&packet).expect("the gateway takes it");
+        self.stream.write_all(&packet(kind, body)).expect("the gateway takes it");
     }
 
     /// No properties, which only MQTT 5 has to say.
     fn properties(&self) -> Vec<u8> {
         if self.version == 5 { vec![0] } else { Vec::new() }
     }
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).expect("test names are short");
-    [&length.to_be_bytes(), bytes].concat()
 }

@@ -82,19 +82,25 @@ impl Device {
     }
 
     fn write(&mut self, kind: u8, body: &[u8]) -> std::io::Result<()> {
-        let mut packet = vec![kind];
-        let mut rest = body.len();
-        while rest > 127 {
-            packet.push(u8::try_from(rest & 0x7f | 0x80).expect("eight bits"));
-            rest >>= 7;
-        }
-        packet.push(u8::try_from(rest).expect("seven bits"));
-        packet.extend(body);
-        self.stream.write_all(&packet)
+        self.stream.write_all(&packet(kind, body))
     }
 }
 
-fn sized(bytes: &[u8]) -> Vec<u8> {
+/// A packet with its fixed header.
+pub(crate) fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![kind];
+    let mut rest = body.len();
+    while rest > 127 {
+        packet.push(u8::try_from(rest & 0x7f | 0x80).expect("eight bits"));
+        rest >>= 7;
+    }
+    packet.push(u8::try_from(rest).expect("seven bits"));
+    packet.extend(body);
+    packet
+}
+
+/// Text as packets carry it.
+pub(crate) fn sized(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).expect("test names are short");
     [&length.to_be_bytes(), bytes].concat()
 }

@@ -362,14 +362,7 @@ impl Writer {
     // --- the store ---
 
     fn lane(&self, lane: Lane) -> LaneWriter {
-        let [alerts, status, telemetry, bulk, dead] = self.lanes;
-        match lane {
-            Lane::Alerts => alerts,
-            Lane::Status => status,
-            Lane::Telemetry => telemetry,
-            Lane::Bulk => bulk,
-            Lane::Dead => dead,
-        }
+        *lane.pick(&self.lanes)
     }
 
     // --- failure ---
