@@ -285,6 +285,25 @@ fn a_damaged_segment_holds_its_lane_where_going_on_is_not_allowed() {
 }
 
 #[test]
+fn damage_that_cannot_be_reported_is_not_passed_over_and_stops_nothing_else() {
+    let running = Running::with(|config| config.tail_cache_bytes = 0);
+    let quarantine = running.directory.path().join("quarantine");
+    fs::write(&quarantine, "in the way").unwrap();
+    running.append(Lane::Telemetry, &["a"]).unwrap();
+    running.memory.damage(Lane::Telemetry, Seq(1), |stored| Some(stored[..70].to_vec()));
+    let mut consumer = running.consumer(Lane::Telemetry);
+    for _ in 0..2 {
+        consumer.try_next(1).expect_err("it is cut short");
+        running.append(Lane::Bulk, &["b"]).unwrap();
+    }
+    assert_eq!(running.outbox.epoch().0, 1, "nothing was opened again");
+    fs::remove_file(quarantine).unwrap();
+    consumer.try_next(1).expect_err("it is reported now");
+    wait_until(&running.outbox, "the hole", || !running.outbox.shared().holes.read().is_empty());
+    assert!(consumer.try_next(1).unwrap().is_none());
+}
+
+#[test]
 fn at_most_so_many_incidents_keep_evidence() {
     let running = Running::with(|config| config.tail_cache_bytes = 0);
     let mut consumer = running.consumer(Lane::Telemetry);

@@ -109,9 +109,17 @@ impl Writer {
             proven: true,
             detail: format!("{missing} positions have no readable entry"),
         };
-        let folder = incident.keep(&self.directory, self.engine.as_ref(), &findings.damaged);
-        let folder =
-            folder.map_err(|error| StoreError { kind: StoreErrorKind::Other, message: chain(&error) })?;
+        let folder = match incident.keep(&self.directory, self.engine.as_ref(), &findings.damaged) {
+            Ok(folder) => folder,
+            Err(error) => {
+                // The reader comes back with it; meanwhile everything else goes on.
+                tracing::error!(
+                    error = chain(&error),
+                    "damage cannot be reported yet, so it is not passed over"
+                );
+                return Ok(());
+            }
+        };
         let holes = findings.holes(self.shared.epoch(), now_ms);
         self.announce(&[incident.event(&folder)], holes.iter().map(|hole| hole.change()).collect())?;
         self.shared.metrics.missing(&incident.ranges);
