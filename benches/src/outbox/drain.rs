@@ -141,8 +141,12 @@ pub async fn run(
     timing: Timing,
 ) -> Result<Figures> {
     let directory = folder.join("outbox");
-    // Without a cache in memory every read is the store's.
-    let (log, _) = Outbox::open(&directory, setup, &[Lane::Telemetry], |config| config.tail_cache_bytes = 0)?;
+    let (log, _) = Outbox::open(&directory, setup, &[Lane::Telemetry], |config| {
+        // Without a cache in memory every read is the store's.
+        config.tail_cache_bytes = 0;
+        // Space that is kept on purpose is not space that is left behind.
+        config.ballast = 0;
+    })?;
     let log = Arc::new(log);
     let begin = Accounts::now()?;
     let (load, filled) = fill(&log, payloads, backlog_bytes).await?;

@@ -57,7 +57,7 @@ pub const RATE: u32 = 20_000;
 pub const STEADY_RATE: u32 = 40_000;
 
 /// The bytes of the log are measured over this many times the seconds of a rate.
-const STEADY_TIMES: u64 = 3;
+const STEADY_TIMES: u64 = 6;
 
 /// The lanes' job takes this many times the seconds of a rate, and so many messages per second: the shared log
 /// reaches its bound only then.

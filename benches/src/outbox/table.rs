@@ -134,7 +134,7 @@ impl Report {
             machine,
             seconds: plan.measure.as_secs_f64(),
             backlog_bytes: plan.backlog_bytes,
-            rows: rows.into_iter().flatten().collect(),
+            rows: in_order(rows.into_iter().flatten().collect()),
             samples,
         }
     }
@@ -233,7 +233,6 @@ impl Rounds<'_> {
                 }
             }
         }
-        rows.sort_by_key(|row| row.number);
         rows
     }
 
@@ -255,7 +254,6 @@ impl Rounds<'_> {
                 rows.extend(Row::new(3, name, ratio, Demand::AtMost(1.15)));
             }
         }
-        rows.sort_by_key(|row| row.number);
         rows
     }
 
@@ -272,9 +270,10 @@ impl Rounds<'_> {
                 let demand = if state == "outage" { Demand::Nothing } else { Demand::AtMost(0.15) };
                 let name = format!("flushed ÷ payload bytes, {cell}");
                 rows.extend(Row::new(6, name, self.each(&cell, "flush_ratio"), demand));
+                let name = format!("compaction ÷ payload bytes, {cell}");
+                rows.extend(Row::new(9, name, self.each(&cell, "compaction_ratio"), Demand::AtMost(0.02)));
             }
         }
-        rows.sort_by_key(|row| row.number);
         rows
     }
 
@@ -329,7 +328,6 @@ impl Rounds<'_> {
                 .filter_map(|(number, name, measured, demand)| Row::new(number, name, measured, demand)),
             );
         }
-        rows.sort_by_key(|row| row.number);
         rows
     }
 
@@ -367,6 +365,11 @@ impl Rounds<'_> {
     }
 }
 
+fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.sort_by_key(|row| row.number);
+    rows
+}
+
 fn figure(value: f64) -> String {
     if value < 10.0 {
         format!("{value:.3}")
@@ -395,7 +398,7 @@ mod tests {
             sample("4x64 none floor0", 2, &[("per_second", 90.0), ("cpu_us", 20.0)]),
             sample("4x64 plain", 2, &[("per_second", 100.0), ("cpu_us", 10.0)]),
         ];
-        let rows = Rounds(&samples).native();
+        let rows = in_order(Rounds(&samples).native());
         let [rate, cpu] = rows.as_slice() else { panic!("{rows:?}") };
         assert_eq!((rate.number, rate.measured.as_slice(), rate.pass), (1, [0.9, 0.9].as_slice(), true));
         assert_eq!((cpu.number, cpu.measured.as_slice(), cpu.pass), (4, [2.0, 2.0].as_slice(), false));
@@ -435,7 +438,8 @@ mod tests {
             sample("lanes busy alone", 1, &[("wal_bytes_max", 1e8)]),
         ];
         let rounds = Rounds(&samples);
-        let passes = |rows: Vec<Row>| rows.iter().map(|row| (row.number, row.pass)).collect::<Vec<_>>();
+        let passes =
+            |rows: Vec<Row>| in_order(rows).iter().map(|row| (row.number, row.pass)).collect::<Vec<_>>();
         assert_eq!(passes(rounds.opened()), [(12, true), (12, false)]);
         assert_eq!(passes(rounds.drained()), [(7, true), (11, false)]);
         assert_eq!(passes(rounds.steady()), [(5, true), (5, true), (6, true)]);
