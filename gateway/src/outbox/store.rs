@@ -14,8 +14,8 @@ use penstock_proto::{Lane, Seq};
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor,
-    CompactOptions, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel,
-    Options, ReadOptions, WriteBatch, WriteOptions, properties,
+    CompactOptions, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, DBRecoveryMode,
+    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
 use super::error::{StoreError, StoreErrorKind};
@@ -213,11 +213,8 @@ impl Engine for RocksEngine {
     }
 
     fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
-        let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
         let options = database_options(how);
-        let db = DB::open_cf_descriptors(&options, path, families.into_iter().chain([meta]))?;
+        let db = DB::open_cf_descriptors(&options, path, families())?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let path = path.to_owned();
@@ -294,6 +291,15 @@ fn database_options(how: Open) -> Options {
     options
 }
 
+/// A family per lane, `meta`, and the one that every database has, which stays empty: left to itself it would have
+/// a buffer of 64 MiB, and a log file's room on the disk is taken ahead for the largest buffer.
+fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let lanes = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
+    let others = [META, DEFAULT_COLUMN_FAMILY_NAME];
+    lanes.into_iter().chain(others.map(|name| ColumnFamilyDescriptor::new(name, meta_options(&cache))))
+}
+
 fn lane_options(cache: &Cache) -> Options {
     let mut options = family_options(cache);
     options.set_write_buffer_size(LANE_BUFFER_BYTES);
@@ -351,12 +357,8 @@ impl ReadOnly {
             // Tables are opened when they are needed, also where only so many may be open at once.
             options.set_max_open_files(TABLES_OPEN);
         }
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
-        let meta = ColumnFamilyDescriptor::new(META, meta_options(&cache));
-        let families = families.into_iter().chain([meta]);
         // The gateway's log is there and in use.
-        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false)?;
         let (synced, unsynced) = (WriteOptions::default(), WriteOptions::default());
         Ok(Self(Rocks { db, options, path: path.to_owned(), synced, unsynced }))
     }

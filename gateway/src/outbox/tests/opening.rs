@@ -311,3 +311,16 @@ fn rocksdb_keeps_what_a_write_says_and_deletes_files_only_below_a_trim() {
     store.scan_back(Lane::Bulk, Seq(6), collect).unwrap();
     assert_eq!(back, [6, 5, 4]);
 }
+
+#[test]
+fn a_log_file_takes_no_more_room_than_a_lane_gathers() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    for how in [Open::Create, Open::Existing] {
+        let store = RocksEngine.open(&directory.path().join("database"), how).unwrap();
+        let value = keys::encode_epoch(penstock_proto::Epoch(1));
+        store.write(&[Change::Meta { key: MetaKey::Epoch, value }], true).unwrap();
+        let taken = fs::metadata(only_log(directory.path())).unwrap().blocks() * 512;
+        assert!((1..32 << 20).contains(&taken), "{how:?}: {taken} bytes");
+    }
+}
