@@ -24,7 +24,7 @@ pub struct DiskUse {
     pub other: u64,
 }
 
-/// The unit of [`MetadataExt::blocks`], whatever the file system's own is.
+/// The unit of [`std::os::unix::fs::MetadataExt::blocks`], whatever the file system's own is.
 const BLOCK_BYTES: u64 = 512;
 
 impl DiskUse {

@@ -8,7 +8,7 @@
 //! Starting in silence with acknowledged entries missing is impossible. What happens instead is the
 //! operator's choice, `on_missing_range`: `refuse` says what is missing and changes nothing;
 //! `quarantine` reads from the set-aside log what can still be read, keeps the evidence, announces
-//! the rest as a hole, and goes on behind it in a new epoch ([`repair`]).
+//! the rest as a hole, and goes on behind it in a new epoch ([`mod@repair`]).
 
 mod opening;
 mod repair;
