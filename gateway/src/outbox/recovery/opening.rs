@@ -333,11 +333,12 @@ impl<'a> Opening<'a> {
         Ok(Begun { mark: Mark { log, epoch, next: lanes.map(|lane| lane.next) }, lanes, holes })
     }
 
-    /// The heads that a repair has moved.
+    /// Trims up to the heads that a repair has moved.
     fn raised_heads<'c>(&self, lanes: &[LaneEnds; Lane::COUNT]) -> Result<Vec<Change<'c>>, OpenError> {
         let mut changes = Vec::new();
         for (lane, ends) in Lane::ALL.into_iter().zip(lanes) {
             if self.head(lane)?.first < ends.head.first {
+                changes.push(Change::Trim { lane, below: ends.head.first });
                 changes.push(Change::Meta { key: MetaKey::Head(lane), value: ends.head.encode() });
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::super::error::Error;
 use super::super::housekeeping;
-use super::super::keys::{HoleReason, MetaKey};
+use super::super::keys::{HoleReason, MetaKey, Progress};
 use super::super::recovery;
 use super::super::store::{Change, Condition, Open, Store, Visit};
 use super::super::{BodyCodec, OnMissingRange, StoreError, StoreErrorKind};
@@ -282,6 +282,26 @@ fn a_damaged_segment_holds_its_lane_where_going_on_is_not_allowed() {
         running.append(Lane::Bulk, &["b"]).unwrap();
     }
     assert!(running.outbox.shared().holes.read().is_empty());
+}
+
+/// The model found this: the lane began later and what was below was still stored.
+#[test]
+fn a_repair_trims_what_every_consumer_had_confirmed() {
+    let running = Running::new();
+    for payload in ["a", "b"] {
+        running.append(Lane::Telemetry, &[payload]).unwrap();
+    }
+    running.append(Lane::Bulk, &["damaged"]).unwrap();
+    close(&running.outbox);
+    let progress = Progress { low: Seq(2), floor: Seq(2), bytes_before: 1, state: Vec::new() };
+    let key = MetaKey::Progress(Lane::Telemetry, "uplink".to_owned());
+    running.memory.put_meta(&key, progress.encode());
+    running.memory.damage(Lane::Bulk, Seq(1), |stored| Some(stored[..70].to_vec()));
+    let again = running.restarted();
+    assert_eq!(again.memory.firsts(Lane::Telemetry), [2]);
+    housekeeping::everything(again.outbox.shared());
+    assert_eq!(again.memory.reclaimed(Lane::Telemetry), Seq(2));
+    again.close();
 }
 
 #[test]
