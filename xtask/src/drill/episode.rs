@@ -60,7 +60,7 @@ pub(super) fn crash(plan: &Plan, folder: &Path) -> Result<Played> {
         false => None,
     };
     let environment = |death: Death| {
-        let cut = prepared.clone().map(|cut| armed(cut, death));
+        let cut = prepared.clone().map(|cut| armed(cut, plan, death));
         cut.map_or_else(Vec::new, |cut| cut.environment())
     };
     let mut lives = Lives::new(plan, folder);
@@ -175,10 +175,14 @@ fn cut(plan: &Plan, folder: &Path, life: usize, mode: Mode) -> Result<Vec<(&'sta
         None => cut,
     };
     let death = plan.deaths.get(life).context("each cut ends a life")?;
-    Ok(armed(cut, *death).environment())
+    Ok(armed(cut, plan, *death).environment())
 }
 
-fn armed(cut: PowerCut, death: Death) -> PowerCut {
+fn armed(cut: PowerCut, plan: &Plan, death: Death) -> PowerCut {
+    let cut = match plan.sync_delay {
+        Some(delay) => cut.delayed(delay),
+        None => cut,
+    };
     match death.rule() {
         Some(rule) => cut.killed(&rule),
         None => cut,

@@ -168,7 +168,8 @@ fn tell(plan: &Plan, played: &Result<Played>, seconds: f64) {
         }
     });
     let deaths = deaths.collect::<Vec<_>>().join(" | ");
-    let about = format!("episode {} ({deaths}; {}{disk}{cloud})", plan.number, plan.lane);
+    let slow = plan.sync_delay.map_or_else(String::new, |delay| format!(", syncs +{} ms", delay.as_millis()));
+    let about = format!("episode {} ({deaths}; {}{disk}{slow}{cloud})", plan.number, plan.lane);
     match played {
         Ok(played) => {
             say::line(&format!("{about}: {}, {seconds:.1} s", tally::line(&played.outcome.report)));

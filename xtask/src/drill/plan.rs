@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) cloud_away: bool,
     /// A part of what was not synced survives too.
     pub(super) torn: Option<u64>,
+    /// How much longer each sync takes. A plain `kill -9` has no library that could make it so.
+    pub(super) sync_delay: Option<Duration>,
     pub(super) deaths: Vec<Death>,
 }
 
@@ -60,7 +62,12 @@ impl Plan {
         };
         let lane = pick(&mut random, &["telemetry", "telemetry", "bulk", "status", "alerts"]);
         let torn = (kind == Kind::PowerCut && number.is_multiple_of(2)).then(|| random.random());
-        Plan { number, load, settings, lane, cloud_away, torn, deaths }
+        let sync_delay = pick(&mut random, &[None, None, Some(2), Some(8)]).map(Duration::from_millis);
+        let mut plan = Plan { number, load, settings, lane, cloud_away, torn, sync_delay, deaths };
+        if kind == Kind::Crash && !plan.has_points() {
+            plan.sync_delay = None;
+        }
+        plan
     }
 
     /// An episode in which a disk that lies must be found out.
@@ -77,6 +84,7 @@ impl Plan {
             lane: "telemetry",
             cloud_away: true,
             torn: None,
+            sync_delay: None,
             deaths,
         }
     }
