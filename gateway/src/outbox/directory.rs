@@ -186,7 +186,7 @@ fn name_of(file: &Path) -> &OsStr {
     file.file_name().unwrap_or(OsStr::new("file"))
 }
 
-fn remove(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn remove(directory: &Path) -> Result<(), OpenError> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(directory, "remove the directory", error))

@@ -28,6 +28,8 @@ const EVENT_RANGES_MAX: usize = 100;
 
 const REPORT: &str = "incident.json";
 const ACKNOWLEDGED: &str = "acknowledged";
+/// The extension of a folder that is not complete.
+const UNFINISHED: &str = "unfinished";
 
 /// What was found to be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -129,10 +131,11 @@ impl Incident {
     ) -> Result<PathBuf, OpenError> {
         let quarantine = directory.quarantine();
         directory::create_durably(&quarantine)?;
+        remove_unfinished(&quarantine)?;
         let with_evidence = count(&quarantine).total < EVIDENCE_SETS_MAX;
         let (id, folder) = self.free_folder(&quarantine);
         // Complete or not at all: a report without its evidence would be read as one that had none.
-        let unfinished = folder.with_extension("unfinished");
+        let unfinished = folder.with_extension(UNFINISHED);
         directory::create_durably(&unfinished)?;
         if with_evidence {
             keep_logs(directory, engine, &unfinished)?;
@@ -193,6 +196,17 @@ impl Incident {
         text.push(b'\n');
         text
     }
+}
+
+/// Removes what a death left of incidents that were never complete: the opening after it makes its own, and
+/// links to log files would keep their space for ever.
+fn remove_unfinished(quarantine: &Path) -> Result<(), OpenError> {
+    let list = || fs::read_dir(quarantine)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let folders = list().map_err(|source| directory::failed(quarantine, "list the incidents", source))?;
+    folders
+        .iter()
+        .filter(|folder| folder.extension().is_some_and(|end| end == UNFINISHED))
+        .try_for_each(|folder| directory::remove(folder))
 }
 
 /// The set-aside log files become evidence.

@@ -98,6 +98,8 @@ fn nothing_is_lost_in_silence_by_a_death_while_a_damaged_log_is_repaired() {
     let lost = report.lost.expect("it was judged");
     assert!(lost <= announced, "{lost} are lost, {announced} announced");
     assert!(announced > 0, "a damaged log was taken for whole");
+    let kept = std::fs::read_dir(home.join("outbox/quarantine")).expect("incidents are kept").count();
+    assert_eq!(kept, incidents.len(), "no death leaves half an incident for ever");
     assert_eq!((report.reordered, report.unexpected), (Some(0), Some(0)), "{:?}", report.reasons);
 }
 
