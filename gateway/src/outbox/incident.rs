@@ -20,6 +20,8 @@ use super::store::{Engine, FileKind};
 /// Incidents that keep evidence; later ones keep their report alone, so that a disk that fails
 /// again and again does not fill up with it.
 const EVIDENCE_SETS_MAX: usize = 4;
+/// Incidents that keep a report. A disk that fails everywhere is still announced place by place.
+const REPORTS_MAX: usize = 256;
 /// Bytes of damaged segments kept per incident.
 pub(super) const EVIDENCE_BYTES_MAX: usize = 64 << 20;
 
@@ -132,12 +134,15 @@ impl Incident {
         let quarantine = directory.quarantine();
         directory::create_durably(&quarantine)?;
         remove_unfinished(&quarantine)?;
-        let with_evidence = count(&quarantine).total < EVIDENCE_SETS_MAX;
+        let kept = count(&quarantine).total;
+        if kept >= REPORTS_MAX {
+            return Ok(quarantine);
+        }
         let (id, folder) = self.free_folder(&quarantine);
         // Complete or not at all: a report without its evidence would be read as one that had none.
         let unfinished = folder.with_extension(UNFINISHED);
         directory::create_durably(&unfinished)?;
-        if with_evidence {
+        if kept < EVIDENCE_SETS_MAX {
             keep_logs(directory, engine, &unfinished)?;
             for segment in damaged {
                 let path = unfinished.join(format!("{}-{}.segment", segment.lane.name(), segment.first.0));

@@ -242,9 +242,9 @@ impl LaneHole {
         self.lane == lane && self.first <= seq && seq < self.hole.end
     }
 
-    /// Whether its lane begins behind it.
-    fn is_below(&self, lanes: &[LaneEnds; Lane::COUNT]) -> bool {
-        lanes.get(self.lane.index()).is_some_and(|ends| self.hole.end <= ends.head.first)
+    /// Whether nobody needs to know of it once its lane begins at `head`.
+    pub(super) fn is_behind(&self, lane: Lane, head: Head) -> bool {
+        self.lane == lane && self.hole.end <= head.first
     }
 
     pub(super) fn forget<'a>(&self) -> Change<'a> {

@@ -322,8 +322,11 @@ impl<'a> Opening<'a> {
 
         let mut changes = vec![Change::Meta { key: MetaKey::Epoch, value: keys::encode_epoch(epoch) }];
         changes.extend(forgotten.into_iter().map(|key| Change::Forget { key }));
-        let (passed, mut holes): (Vec<_>, Vec<_>) =
-            self.holes.iter().copied().partition(|hole| hole.is_below(&lanes));
+        let (passed, mut holes): (Vec<_>, Vec<_>) = self
+            .holes
+            .iter()
+            .copied()
+            .partition(|hole| hole.is_behind(hole.lane, hole.lane.pick(&lanes).head));
         changes.extend(passed.iter().map(|hole| hole.forget()));
         changes.extend(found.iter().map(|hole| hole.change()));
         changes.extend(self.raised_heads(&lanes)?);

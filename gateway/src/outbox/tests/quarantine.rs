@@ -261,7 +261,8 @@ fn a_damaged_segment_that_a_reader_meets_becomes_a_hole() {
     consumer.commit(Seq(5), Vec::new());
     drop(consumer);
     again.memory.wait_firsts(Lane::Telemetry, &[]);
-    // Behind the lane's beginning nobody needs to know of it.
+    // Behind the lane's beginning nobody needs to know of it, now or later.
+    wait_until(&again.outbox, "the hole to be forgotten", || again.outbox.shared().holes.read().is_empty());
     let last = again.restarted();
     assert!(last.outbox.shared().holes.read().is_empty());
 }
@@ -324,6 +325,22 @@ fn damage_that_cannot_be_reported_is_not_passed_over_and_stops_nothing_else() {
 }
 
 #[test]
+fn at_most_so_many_incidents_keep_a_report_and_all_are_announced() {
+    let running = Running::with(|config| config.tail_cache_bytes = 0);
+    let quarantine = running.directory.path().join("quarantine");
+    for id in 1..=256 {
+        fs::create_dir_all(quarantine.join(id.to_string())).unwrap();
+        fs::write(quarantine.join(id.to_string()).join("incident.json"), "{}").unwrap();
+    }
+    running.append(Lane::Telemetry, &["lost"]).unwrap();
+    running.memory.damage(Lane::Telemetry, Seq(1), |stored| Some(stored[..70].to_vec()));
+    running.consumer(Lane::Telemetry).try_next(1).expect_err("it is cut short");
+    wait_until(&running.outbox, "the hole", || !running.outbox.shared().holes.read().is_empty());
+    assert_eq!(fs::read_dir(quarantine).unwrap().count(), 256);
+    assert_eq!(read(&mut running.consumer(Lane::Alerts)).len(), 1);
+}
+
+#[test]
 fn at_most_so_many_incidents_keep_evidence() {
     let running = Running::with(|config| config.tail_cache_bytes = 0);
     let mut consumer = running.consumer(Lane::Telemetry);
@@ -332,9 +349,12 @@ fn at_most_so_many_incidents_keep_evidence() {
         running.append(Lane::Telemetry, &["kept"]).unwrap();
         running.memory.damage(Lane::Telemetry, Seq(2 * n - 1), |stored| Some(stored[..70].to_vec()));
         consumer.try_next(1).expect_err("it is cut short");
+        let kept = Seq(2 * n);
         let shared = running.outbox.shared();
-        wait_until(&running.outbox, "the hole", || shared.holes.read().len() as u64 == n);
-        assert_eq!(read(&mut consumer).len(), 1);
+        wait_until(&running.outbox, "the hole", || {
+            shared.pass_holes(Lane::Telemetry, Seq(2 * n - 1)) == kept
+        });
+        assert_eq!(read(&mut consumer), expected(kept.0, &["kept"]));
     }
     let folders = fs::read_dir(running.directory.path().join("quarantine")).unwrap().flatten();
     let files: Vec<usize> = folders.map(|folder| fs::read_dir(folder.path()).unwrap().count()).collect();

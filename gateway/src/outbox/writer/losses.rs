@@ -246,7 +246,7 @@ impl Writer {
         let event = Event::Dropped { range: range.report(), dropped, bytes, reason: reason.name() };
         let passed: Vec<LaneHole> = {
             let holes = self.shared.holes.read();
-            holes.iter().copied().filter(|hole| hole.lane == lane && hole.hole.end <= head.first).collect()
+            holes.iter().copied().filter(|hole| hole.is_behind(lane, head)).collect()
         };
         let mut changes = vec![
             Change::Trim { lane, below: head.first },

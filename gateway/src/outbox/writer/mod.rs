@@ -311,6 +311,7 @@ impl Writer {
                 metrics.trimmed.increment(writer.trim.done(head, now));
             }
             self.shared.lane(lane).set_reclaimable(head.first);
+            self.shared.holes.write().retain(|hole| !hole.is_behind(lane, head));
         }
         self.schedule_trim(now);
     }
@@ -571,6 +572,9 @@ impl Moves {
         for (lane, head) in &self.trims {
             changes.push(Change::Trim { lane: *lane, below: head.first });
             changes.push(Change::Meta { key: MetaKey::Head(*lane), value: head.encode() });
+            let holes = shared.holes.read();
+            changes
+                .extend(holes.iter().filter(|hole| hole.is_behind(*lane, *head)).map(|hole| hole.forget()));
         }
     }
 }
