@@ -32,7 +32,7 @@ pub(super) enum Change<'a> {
     Meta { key: MetaKey, value: Vec<u8> },
     /// A key in `meta` is gone.
     Forget { key: MetaKey },
-    /// The segments that begin below `below` are gone.
+    /// The segments that begin below `below` are not asked for any more, and go sooner or later.
     Trim { lane: Lane, below: Seq },
 }
 
@@ -186,6 +186,10 @@ const LANE_BUFFER_BYTES: usize = 16 << 20;
 const META_BUFFER_BYTES: usize = 1 << 20;
 /// Below this much, a trim is likely to meet its segments before they reach a file.
 pub(super) const IN_MEMORY_BYTES: u64 = LANE_BUFFER_BYTES as u64 / 2;
+/// A lane with more than this in its files is trimmed by deleting files alone. A range deletion would make the next
+/// file reach from the lane's beginning to its newest segment, and moving that file down would rewrite everything
+/// between: the whole backlog, again and again while it drains.
+const RANGE_DELETION_TABLE_BYTES_MAX: u64 = 64 << 20;
 const BLOCK_BYTES: usize = 32 << 10;
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 const READAHEAD_BYTES: usize = 1 << 20;
@@ -447,6 +451,10 @@ impl Rocks {
         logs.filter_map(|log| log.metadata().ok()).map(|found| found.len()).sum()
     }
 
+    fn table_bytes(&self, family: &ColumnFamily) -> Result<u64, StoreError> {
+        Ok(self.db.property_int_value_cf(family, properties::LIVE_SST_FILES_SIZE)?.unwrap_or(0))
+    }
+
     fn batch(&self, changes: &[Change<'_>]) -> Result<WriteBatch, StoreError> {
         let bytes = |change: &Change<'_>| match change {
             Change::Segment { stored, .. } => stored.len(),
@@ -464,11 +472,10 @@ impl Rocks {
                 Change::Meta { key, value } => batch.put_cf(self.family(META)?, key.encode(), value),
                 Change::Forget { key } => batch.delete_cf(self.family(META)?, key.encode()),
                 Change::Trim { lane, below } => {
-                    batch.delete_range_cf(
-                        self.family(lane.name())?,
-                        segment_key(Seq::ZERO),
-                        segment_key(*below),
-                    );
+                    let family = self.family(lane.name())?;
+                    if self.table_bytes(family)? <= RANGE_DELETION_TABLE_BYTES_MAX {
+                        batch.delete_range_cf(family, segment_key(Seq::ZERO), segment_key(*below));
+                    }
                 }
             }
         }
@@ -537,6 +544,8 @@ impl Store for Rocks {
         // By default a flush waits rather than hold writes up. `meta` as well: it is small, and all
         // who were written to must be flushed before the log can go.
         let family = self.family(lane.name())?;
+        // What a trim left in small files because there were large ones.
+        self.db.delete_range_cf_opt(family, segment_key(Seq::ZERO), segment_key(below), &self.unsynced)?;
         self.db.flush_cf(family)?;
         self.db.flush_cf(self.family(META)?)?;
         let mut options = CompactOptions::default();

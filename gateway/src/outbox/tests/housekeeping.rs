@@ -204,7 +204,7 @@ fn rocksdb_tells_its_condition_and_gives_an_idle_lanes_files_and_memory_back() {
     assert!(written.log_bytes >= 1_000_000, "{written:?}");
     assert!(telemetry().buffer_bytes >= 1_000_000, "{written:?}");
     // Nothing is trimmed yet: all goes to a file and stays.
-    store.clean(Lane::Telemetry, Seq(101)).unwrap();
+    store.clean(Lane::Telemetry, Seq(1)).unwrap();
     let flushed = condition();
     assert!(flushed.flushed_bytes >= 1_000_000 && flushed.log_bytes < 100_000, "{flushed:?}");
     assert!(telemetry().buffer_bytes < 100_000 && telemetry().table_bytes >= 1_000_000, "{flushed:?}");
@@ -216,4 +216,37 @@ fn rocksdb_tells_its_condition_and_gives_an_idle_lanes_files_and_memory_back() {
     store.clean(Lane::Telemetry, Seq(201)).unwrap();
     assert_eq!((telemetry().table_files, telemetry().table_bytes), (0, 0), "{:?}", condition());
     assert_eq!((condition().background_errors, condition().writes_stopped), (0, false));
+}
+
+/// A range deletion in the newest file would have the next compaction rewrite the whole backlog.
+#[test]
+fn a_large_lane_is_trimmed_by_deleting_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RocksEngine.open(folder.path(), Open::Create).unwrap();
+    let large = vec![7; 1 << 20];
+    let put_large = |first| {
+        let segment = Change::Segment { lane: Lane::Telemetry, first: Seq(first), stored: &large };
+        store.write(&[segment], false).unwrap();
+    };
+    let first = || {
+        let mut found = None;
+        let visit = &mut |first: Seq, _: &[u8]| {
+            found = Some(first);
+            std::ops::ControlFlow::Break(())
+        };
+        store.scan(Lane::Telemetry, Seq(0), Seq(1000), visit).unwrap();
+        found
+    };
+    let trim = |below| {
+        store.write(&[Change::Trim { lane: Lane::Telemetry, below: Seq(below) }], true).unwrap();
+    };
+    (1..=100).for_each(put_large);
+    store.clean(Lane::Telemetry, Seq(1)).unwrap();
+    trim(91);
+    assert_eq!(first(), Some(Seq(1)), "no range deletion was written");
+    assert!(store.reclaim(Lane::Telemetry, Seq(91)).unwrap() >= 1);
+    assert!(first() > Some(Seq(1)), "files went");
+    // What is left is small.
+    trim(92);
+    assert_eq!(first(), Some(Seq(92)));
 }
