@@ -55,18 +55,19 @@ struct Shared {
 // === impl Drain ===
 
 impl Drain {
-    /// Starts to drain lane `telemetry`; `once` ends it as soon as everything committed was read.
+    /// Starts to drain lane `telemetry`; `once` ends it as soon as everything committed was read, and `rate` is the
+    /// most messages per second it takes, as an uplink would.
     ///
     /// # Errors
     /// The consumer or the thread cannot be had.
-    pub fn start(handle: &Handle, once: bool) -> Result<Self> {
+    pub fn start(handle: &Handle, once: bool, rate: Option<u32>) -> Result<Self> {
         let consumer = handle.consumer(CONSUMER, Lane::Telemetry)?;
         let shared = Arc::new(Shared::default());
         let thread = {
             let (shared, handle) = (Arc::clone(&shared), handle.clone());
             std::thread::Builder::new()
                 .name("bench-consumer".to_owned())
-                .spawn(move || shared.follow(&handle, consumer, once))?
+                .spawn(move || shared.follow(&handle, consumer, once, rate))?
         };
         Ok(Self { shared, thread })
     }
@@ -91,7 +92,14 @@ impl Drain {
 }
 
 impl Shared {
-    fn follow(&self, handle: &Handle, mut consumer: Consumer, once: bool) -> Result<Consumer> {
+    fn follow(
+        &self,
+        handle: &Handle,
+        mut consumer: Consumer,
+        once: bool,
+        rate: Option<u32>,
+    ) -> Result<Consumer> {
+        let start = now();
         let (mut seen, mut due) = (0, consumer.progress().0);
         let mut unconfirmed = 0;
         while !self.stop.load(Ordering::Acquire) {
@@ -105,7 +113,11 @@ impl Shared {
                     bail!("the segment at {} has {payload} bytes of payload", due.0);
                 }
                 due = penstock_proto::Seq(segment.last().0 + 1);
-                self.messages.fetch_add(segment.count().into(), Ordering::Relaxed);
+                let read = self.messages.fetch_add(segment.count().into(), Ordering::Relaxed);
+                if let Some(rate) = rate {
+                    let due = Duration::from_secs_f64(float(read) / f64::from(rate));
+                    std::thread::park_timeout(due.saturating_sub(start.elapsed()));
+                }
                 unconfirmed += segment.bytes() as usize;
                 if unconfirmed >= BATCH_BYTES {
                     consumer.commit(due, Vec::new());
@@ -138,6 +150,7 @@ pub async fn run(
     payloads: &Arc<Telemetry>,
     backlog_bytes: u64,
     rate: u32,
+    drain_rate: Option<u32>,
     timing: Timing,
 ) -> Result<Figures> {
     let directory = folder.join("outbox");
@@ -157,8 +170,8 @@ pub async fn run(
     load.start(PACED_PRODUCERS, Lane::Telemetry, Pace::Rate(rate / PACED_PRODUCERS));
     tokio::time::sleep(timing.warm_up()).await;
     let alone_seen = load.measure(timing.measure()).await?;
-    let window = load.window()?;
-    let drain = Drain::start(log.handle(), true)?;
+    let (window, before) = (load.window()?, Accounts::now()?);
+    let drain = Drain::start(log.handle(), true, drain_rate)?;
     while !drain.ended() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -167,7 +180,7 @@ pub async fn run(
     load.stop().await?;
     drop(drain.stop()?);
     let total = alone_seen.acked + seen.acked + filled.acked;
-    let spent = Accounts::now()?.since(&begin);
+    let (spent, draining) = (Accounts::now()?.since(&begin), Accounts::now()?.since(&before));
     let left = space_left(&log, &directory).await?;
     let seek = seek_at_watermark(&log, payloads).await?;
     alone(log)?.close()?;
@@ -182,6 +195,8 @@ pub async fn run(
         ("with_p50_us", seen.micros(50.0)),
         ("with_p99_us", seen.micros(99.0)),
         ("drained", float(drained)),
+        ("drain_compaction_bytes", float(draining.compaction_bytes)),
+        ("drain_flush_bytes", float(draining.flush_bytes)),
         ("drained_per_second", float(drained) / took.as_secs_f64().max(1e-9)),
         ("compaction_ratio", float(spent.compaction_bytes) / ingested),
         ("flush_ratio", float(spent.flush_bytes) / ingested),
@@ -193,7 +208,7 @@ pub async fn run(
 
 /// Confirms everything and watches the directory shrink.
 async fn space_left(log: &Outbox, directory: &Path) -> Result<Figures> {
-    drop(Drain::start(log.handle(), true)?.stop_when_read().await?);
+    drop(Drain::start(log.handle(), true, None)?.stop_when_read().await?);
     let start = now();
     let (mut least, mut after) = (disk_bytes(directory, "")?, Duration::ZERO);
     while start.elapsed() < SPACE_WITHIN {

@@ -90,6 +90,8 @@ pub enum Job {
         backlog_bytes: u64,
         /// Messages per second meanwhile.
         rate: u32,
+        /// The most messages per second that the consumer takes.
+        drain_rate: Option<u32>,
         /// How long without the consumer.
         timing: Timing,
     },
@@ -202,8 +204,8 @@ pub async fn work(job: &Job, folder: &Path) -> Result<()> {
         Job::Steady { setup, rate, drain, timing } => {
             steady(folder, setup, &payloads, rate, drain, timing).await?
         }
-        Job::Drain { setup, backlog_bytes, rate, timing } => {
-            drain::run(folder, setup, &payloads, backlog_bytes, rate, timing).await?
+        Job::Drain { setup, backlog_bytes, rate, drain_rate, timing } => {
+            drain::run(folder, setup, &payloads, backlog_bytes, rate, drain_rate, timing).await?
         }
         Job::Fill { setup, backlog_bytes } => {
             return keep_filled(folder, setup, &payloads, backlog_bytes).await;
@@ -292,7 +294,7 @@ pub fn figures_of(seen: &Seen) -> Figures {
 fn followed(folder: &Path, setup: Setup, drain: bool) -> Result<(Arc<Outbox>, Option<drain::Drain>)> {
     let consumed: &[Lane] = if drain { &[Lane::Telemetry] } else { &[] };
     let (log, _) = Outbox::open(&folder.join("outbox"), setup, consumed, |_| {})?;
-    let follower = if drain { Some(drain::Drain::start(log.handle(), false)?) } else { None };
+    let follower = if drain { Some(drain::Drain::start(log.handle(), false, None)?) } else { None };
     Ok((Arc::new(log), follower))
 }
 
@@ -364,7 +366,7 @@ async fn lanes(
     let directory = folder.join("outbox");
     let (log, _) = Outbox::open(&directory, setup, &[Lane::Telemetry], |_| {})?;
     let log = Arc::new(log);
-    let follower = drain::Drain::start(log.handle(), false)?;
+    let follower = drain::Drain::start(log.handle(), false, None)?;
     let mut load = Load::new(&log, payloads)?;
     load.start(PACED_PRODUCERS, Lane::Telemetry, Pace::Rate(rate / PACED_PRODUCERS));
     if quiet {

@@ -169,7 +169,7 @@ impl Plan {
             }
             if wanted(&[7, 8, 9, 10, 11]) {
                 let (backlog_bytes, timing) = (self.backlog_bytes, self.timing());
-                let job = Job::Drain { setup, backlog_bytes, rate: RATE, timing };
+                let job = Job::Drain { setup, backlog_bytes, rate: RATE, drain_rate: None, timing };
                 cells.push(Cell { name: format!("drain {name}"), what: What::Native(job) });
             }
             if wanted(&[12]) {
