@@ -23,6 +23,11 @@ fn payload(lane: Lane, n: u64) -> String {
 
 /// A directory as a killed process leaves it, with several lanes in its log and nothing confirmed.
 fn killed() -> TempDir {
+    killed_after(|_, _| ())
+}
+
+/// The same; `between` happens after each round of one message per lane.
+fn killed_after(between: impl Fn(&Handle, u64)) -> TempDir {
     let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Uncompressed, so that the log has many blocks: damage costs the rest of its block.
     let plain = Config { body_codec: BodyCodec::None, ..config(directory.path()) };
@@ -32,6 +37,7 @@ fn killed() -> TempDir {
         for lane in LANES {
             append(&outbox, &done, lane, &[&payload(lane, n)]).unwrap();
         }
+        between(&outbox, n);
     }
     copy_directory(directory.path(), copy.path());
     close(&outbox);
@@ -126,6 +132,34 @@ fn incident(directory: &Path) -> PathBuf {
         fs::read_dir(directory.join("quarantine")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(folders.len(), 1, "{folders:?}");
     folders.remove(0)
+}
+
+/// One lane became a file, so that the log has two parts and only the later one counts for that lane. With damage in
+/// the earlier part RocksDB refuses to open.
+#[test]
+fn damage_that_the_database_refuses_to_open_is_salvaged_too() {
+    let directory = killed_after(|outbox, n| {
+        if n == EACH / 2 {
+            let store = outbox.shared().store.read();
+            store.as_deref().expect("it is open").clean(Lane::Status, Seq(1)).expect("it can be flushed");
+        }
+    });
+    let logs = fs::read_dir(directory.path().join("database")).unwrap().flatten().map(|entry| entry.path());
+    let mut logs: Vec<_> =
+        logs.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    logs.sort();
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    flip_a_bit(&logs[0], |_| 60_000);
+    let error = open_refusing(directory.path()).expect_err("it is inconsistent");
+    assert!(matches!(error, OpenError::Store { .. }), "{error}");
+    let outbox = open_rocks(directory.path()).expect("it goes on");
+    let there: usize = LANES.map(|lane| check_lane(&outbox, lane)).iter().sum();
+    assert!((ALL - 25..ALL).contains(&there), "{there} of {ALL}");
+    let alerts = read(&mut outbox.consumer("uplink", Lane::Alerts).unwrap());
+    assert!(alerts[0].1.contains("unreadable-log"), "{alerts:?}");
+    assert!(alerts[0].1.contains(&format!(r#""missing":{}"#, ALL - there)), "{alerts:?}");
+    close(&outbox);
+    close(&open_refusing(directory.path()).expect("it was said"));
 }
 
 #[test]
