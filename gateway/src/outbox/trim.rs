@@ -1,6 +1,7 @@
 //! When a lane is trimmed: a pure function of what could go and of the clock.
 //!
-//! A trim is one range deletion from the lane's beginning. Many small ones would slow every read
+//! A trim is one range deletion from the lane's beginning (the store leaves it to the deletion of
+//! files where a lane has large ones). Many small ones would slow every read
 //! down, so they are collected: by bytes, or for a second. While the lane is small enough to lie in
 //! memory, less is collected, so that the deletion meets its segments before they reach a file and
 //! neither is ever written to one.
