@@ -11,6 +11,8 @@ pub(crate) enum Disposition {
     Retry,
     /// This topic cannot take this record now; hold the topic, let others flow, try again with pauses.
     Hold,
+    /// The service does not take this record, whoever sends it.
+    Record,
 }
 
 /// A refusal: of a record, a topic or a producer.
@@ -28,6 +30,7 @@ impl Disposition {
             Self::Collateral => "collateral",
             Self::Retry => "retry",
             Self::Hold => "hold",
+            Self::Record => "record",
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Lanes take turns, the highest first; each may send its share of bytes per turn. So an alert waits for
 //! one share of each other lane at most, and bulk moves even while telemetry never ends.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
 use penstock_proto::{Identity, Lane, Seq, Stream};
@@ -205,14 +204,13 @@ impl Worker {
             prev,
             stream: Stream::Live,
         };
-        self.header.clear();
-        write!(self.header, "{identity}").expect("writing to a string cannot fail");
+        self.headers.fill(self.header_mode, &identity, record);
         producer.send(&Outgoing {
             topic: self.routes.name(flight.target.topic),
             partition: flight.target.partition,
             key: record.device.as_bytes(),
             payload: record.payload,
-            identity: &self.header,
+            headers: &self.headers,
             timestamp_ms: record.received_ms,
             slot,
         })

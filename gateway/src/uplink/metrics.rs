@@ -8,7 +8,7 @@ use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, his
 
 const LANES: &[&str] = &["alerts", "status", "telemetry", "bulk"];
 const REASONS: &[&str] = &["refused", "fatal", "stalled"];
-const DISPOSITIONS: &[&str] = &["retry", "hold", "collateral", "state", "outbox"];
+const DISPOSITIONS: &[&str] = &["retry", "hold", "record", "collateral", "state", "outbox"];
 const HOLDS: &[&str] = &["refused", "unreachable"];
 const AGES: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0];
 

@@ -29,8 +29,10 @@ mod config;
 mod connection;
 mod failure;
 mod feed;
+mod headers;
 mod lane;
 mod metrics;
+mod pack;
 mod partition;
 mod producer;
 pub(crate) mod reader;
@@ -48,9 +50,11 @@ use penstock_proto::Seq;
 
 use crate::outbox::ConsumerId;
 
-pub use config::Config;
+pub use config::{CatchUp, Config, Format, PackSettings};
 pub use connection::{Connection, Security};
+pub use headers::HeaderMode;
 pub(crate) use metrics::METRICS;
+pub use pack::{PackCompression, PackFormat};
 pub use route::Route;
 pub use service::{Service, StartError};
 pub use status::{Handle, Held, Status};

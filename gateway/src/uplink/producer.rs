@@ -20,10 +20,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use penstock_proto::IDENTITY_HEADER;
-
 use super::connection::Connection;
 use super::failure::{Disposition, Failure};
+use super::headers::Headers;
 use crate::supervise::clock;
 
 /// What the producer needs to know.
@@ -36,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) in_flight_max: usize,
     pub(crate) in_flight_bytes_max: usize,
+    pub(crate) gzip: bool,
 }
 
 /// A record on its way out.
@@ -45,8 +45,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) partition: u32,
     pub(crate) key: &'a [u8],
     pub(crate) payload: &'a [u8],
-    /// Value of the `penstock` header.
-    pub(crate) identity: &'a str,
+    pub(crate) headers: &'a Headers,
     pub(crate) timestamp_ms: u64,
     /// Comes back with the report.
     pub(crate) slot: usize,
@@ -154,15 +153,18 @@ impl Producer {
     ///
     /// [`Refused`]; no report will come then.
     pub(crate) fn send(&self, record: &Outgoing<'_>) -> Result<(), Refused> {
-        let Outgoing { topic, partition, key, payload, identity, timestamp_ms, slot } = *record;
-        let header = Header { key: IDENTITY_HEADER, value: Some(identity) };
+        let Outgoing { topic, partition, key, payload, headers, timestamp_ms, slot } = *record;
+        let mut owned = OwnedHeaders::new_with_capacity(headers.iter().len());
+        for (name, value) in headers.iter() {
+            owned = owned.insert(Header { key: std::str::from_utf8(name).unwrap_or_default(), value: Some(value) });
+        }
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let outgoing = BaseRecord::with_opaque_to(topic, slot)
             .partition(partition)
             .key(key)
             .payload(payload)
             .timestamp(i64::try_from(timestamp_ms).unwrap_or(i64::MAX))
-            .headers(OwnedHeaders::new_with_capacity(1).insert(header));
+            .headers(owned);
         let Err((error, _)) = self.inner.send(outgoing) else { return Ok(()) };
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Err(Refused::Full),
@@ -237,8 +239,9 @@ fn own_settings(settings: &Settings) -> Vec<super::connection::Setting> {
         ("message.max.bytes", RECORD_BYTES_MAX.to_string()),
         ("queue.buffering.max.messages", settings.in_flight_max.to_string()),
         ("queue.buffering.max.kbytes", settings.in_flight_bytes_max.div_ceil(1024).to_string()),
-        // Event Hubs takes gzip in its dear tiers only; payloads that gain from it come compressed.
-        ("compression.codec", "none".into()),
+        ("compression.codec", if settings.gzip { "gzip" } else { "none" }.into()),
+        // The highest speed: each level above costs more processor time than the rest of the gateway.
+        ("compression.level", "1".into()),
     ]
 }
 
@@ -298,13 +301,13 @@ fn disposition(code: RDKafkaErrorCode) -> Disposition {
         | Code::UnknownPartition
         | Code::UnknownTopicOrPartition
         | Code::InvalidTopic
-        | Code::TopicAuthorizationFailed
-        | Code::MessageSizeTooLarge
+        | Code::TopicAuthorizationFailed => Disposition::Hold,
+        Code::MessageSizeTooLarge
         | Code::InvalidMessage
         | Code::InvalidMessageSize
         | Code::InvalidTimestamp
         | Code::InvalidRecord
-        | Code::UnsupportedForMessageFormat => Disposition::Hold,
+        | Code::UnsupportedForMessageFormat => Disposition::Record,
         // A busy service, a forgotten producer, and whatever a later version of it may say.
         _ => Disposition::Retry,
     }
@@ -322,7 +325,7 @@ mod tests {
     fn refusals_of_a_topic_hold_it_and_the_rest_is_retried() {
         check(RDKafkaErrorCode::TopicAuthorizationFailed, Disposition::Hold);
         check(RDKafkaErrorCode::UnknownTopicOrPartition, Disposition::Hold);
-        check(RDKafkaErrorCode::MessageSizeTooLarge, Disposition::Hold);
+        check(RDKafkaErrorCode::MessageSizeTooLarge, Disposition::Record);
         check(RDKafkaErrorCode::PolicyViolation, Disposition::Retry);
         check(RDKafkaErrorCode::OutOfOrderSequenceNumber, Disposition::Retry);
         check(RDKafkaErrorCode::Unknown, Disposition::Retry);

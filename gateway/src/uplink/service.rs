@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::config::Config;
 use super::failure::{Disposition, Failure};
 use super::feed::{Fed, Turn};
+use super::headers::{HeaderMode, Headers};
 use super::lane::LaneFeed;
 use super::metrics::{Metrics, Rebuild};
 use super::producer::{Producer, Report, SetUpError, Settings};
@@ -76,8 +77,9 @@ pub(super) struct Worker {
     pub(super) lanes: Vec<LaneFeed>,
     pub(super) window: Window,
     pub(super) turn: Turn,
-    /// Scratch for header values.
-    pub(super) header: String,
+    pub(super) header_mode: HeaderMode,
+    /// The headers of the record being sent.
+    pub(super) headers: Headers,
     reports: Vec<Report>,
     pauses: Backoff,
     commits_seen: u64,
@@ -154,6 +156,7 @@ impl Worker {
                 linger: config.linger,
                 in_flight_max: config.in_flight_max,
                 in_flight_bytes_max: config.in_flight_bytes_max,
+                gzip: config.gzip,
             },
             drain_timeout: config.drain_timeout,
             gateway,
@@ -166,7 +169,8 @@ impl Worker {
             lanes: lanes?,
             window: Window::new(config.in_flight_max, config.in_flight_bytes_max),
             turn: Turn::default(),
-            header: String::with_capacity(128),
+            header_mode: config.headers,
+            headers: Headers::default(),
             reports: Vec::with_capacity(config.in_flight_max),
             pauses: Backoff::default(),
             commits_seen: 0,
@@ -292,7 +296,7 @@ impl Worker {
             session.quiet = 0;
         }
         let (topic, failure) = failed?;
-        if failure.disposition == Disposition::Hold {
+        if failure.disposition >= Disposition::Hold {
             self.topics.fail(topic, &failure, now);
         }
         if session.acked > 0 {
@@ -414,7 +418,7 @@ impl Worker {
         });
         // A held topic has pauses of its own; others need not wait for it.
         let held = [Some(failure), later.as_ref()].into_iter().flatten();
-        if !held.into_iter().any(|failure| failure.disposition == Disposition::Hold) {
+        if !held.into_iter().any(|failure| failure.disposition >= Disposition::Hold) {
             let until = self.pauses.fail(now);
             self.pause(until);
         }

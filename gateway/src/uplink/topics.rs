@@ -79,7 +79,7 @@ impl Topics {
     pub(crate) fn fail(&mut self, id: TopicId, failure: &Failure, now: Instant) {
         let Some(topic) = self.get_mut(id) else { return };
         let reason = failure.reason.clone();
-        topic.state = if failure.disposition == Disposition::Hold {
+        topic.state = if failure.disposition >= Disposition::Hold {
             tracing::warn!(topic = topic.name, reason, "topic is held");
             State::Held { until: topic.backoff.fail(now), reason }
         } else {

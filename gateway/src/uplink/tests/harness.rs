@@ -74,13 +74,11 @@ impl Cloud {
 
     pub(super) fn config(&self, topic: &str) -> Config {
         Config {
-            connection: self.connection(),
-            topic: topic.to_owned(),
-            routes: Vec::new(),
             linger: Duration::from_millis(2),
             in_flight_max: IN_FLIGHT_MAX,
             in_flight_bytes_max: 4 << 20,
             drain_timeout: PATIENCE,
+            ..Config::new(self.connection(), topic.to_owned())
         }
     }
 
