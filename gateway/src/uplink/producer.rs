@@ -156,7 +156,8 @@ impl Producer {
         let Outgoing { topic, partition, key, payload, headers, timestamp_ms, slot } = *record;
         let mut owned = OwnedHeaders::new_with_capacity(headers.iter().len());
         for (name, value) in headers.iter() {
-            owned = owned.insert(Header { key: std::str::from_utf8(name).unwrap_or_default(), value: Some(value) });
+            owned = owned
+                .insert(Header { key: std::str::from_utf8(name).unwrap_or_default(), value: Some(value) });
         }
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let outgoing = BaseRecord::with_opaque_to(topic, slot)

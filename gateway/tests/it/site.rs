@@ -45,13 +45,11 @@ impl Site {
             socket_timeout: uplink::Connection::SOCKET_TIMEOUT,
         };
         let config = uplink::Config {
-            connection,
-            topic: hub::TOPIC.to_owned(),
-            routes: Vec::new(),
             linger: Duration::from_millis(2),
             in_flight_max: 1000,
             in_flight_bytes_max: 4 << 20,
             drain_timeout: PATIENCE,
+            ..uplink::Config::new(connection, hub::TOPIC.to_owned())
         };
         let gateway = "site-7".parse().expect("a gateway id");
         uplink::Service::start(&config, gateway, &self.outbox, &self.supervisor).expect("the uplink starts");
