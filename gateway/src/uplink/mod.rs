@@ -32,13 +32,19 @@ mod feed;
 mod headers;
 mod lane;
 mod metrics;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sessions use it next"))]
+mod pace;
 mod pack;
 mod partition;
 mod producer;
 pub(crate) mod reader;
 mod route;
 mod service;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sessions use it next"))]
+mod share;
 mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sessions use it next"))]
+mod tail;
 mod topics;
 mod tracker;
 mod window;

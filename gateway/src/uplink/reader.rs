@@ -1,4 +1,5 @@
-//! Reads partitions of topics from one offset to another: what `penstock verify` reads back.
+//! Reads partitions of topics: from one offset to another for `penstock verify`, and their ends for the uplink
+//! itself (see [`super::tail`]).
 //!
 //! No consumer group is joined and no offset is committed, so reading changes nothing in the cloud.
 
@@ -9,7 +10,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::{ClientContext, Timestamp};
 
 use super::connection::Connection;
@@ -73,6 +74,17 @@ pub(crate) enum ReadError {
     /// Reading failed.
     #[error("reading")]
     Read(#[source] KafkaError),
+    /// The ends of a topic cannot be had.
+    #[error("the ends of {topic} cannot be had: {trouble}")]
+    Ends {
+        /// Its name.
+        topic: String,
+        /// Why.
+        trouble: Trouble,
+    },
+    /// No answer about the offsets of several partitions.
+    #[error("asking for offsets")]
+    Ask(#[source] KafkaError),
     /// Nothing came for too long.
     #[error("nothing came for {0:?} though {1} partitions are not at their end")]
     Stalled(Duration, usize),
@@ -81,7 +93,105 @@ pub(crate) enum ReadError {
     Caller(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Which offset of a partition is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// The first one that is kept.
+    First,
+    /// One past the last one: the high watermark.
+    End,
+}
+
+/// Why there is no offset, as far as it matters for what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// No right to listen.
+    #[error("no right to listen")]
+    Refused,
+    /// The topic or the partition is not there.
+    #[error("a topic or partition is not there")]
+    Missing,
+    /// Asking again may help.
+    #[error("no answer")]
+    Passing,
+}
+
+/// What came while records are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// Nothing in the time given.
+    Nothing,
+    /// A record, which the callback has seen.
+    Record,
+    /// A partition of this number is at its end for now. The library does not say of which topic.
+    End(u32),
+    /// One of the topics may not be read.
+    Refused,
+    /// One of the offsets asked for is not there any more, or not yet.
+    OutOfRange,
+}
+
+/// A record with its place.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetched<'a> {
+    message: &'a BorrowedMessage<'a>,
+}
+
+/// When a record was stamped, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// By the service.
+    Service(u64),
+    /// By whoever sent it.
+    Sender(u64),
+}
+
 struct Context;
+
+/// Waits for one answer: short ones first, so that a stop is noticed.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// The high watermarks of the first `partitions` partitions of a topic, with one request per broker. Waits for
+/// a connection and for answers at most `timeout`, and ends early, with [`Trouble::Passing`], once `stopped` says so;
+/// that is asked several times a second on a link that is not slower than that.
+///
+/// # Errors
+///
+/// [`ReadError::SetUp`] or [`ReadError::Ends`].
+#[cfg_attr(not(test), expect(dead_code, reason = "the sessions ask for it next"))]
+pub(crate) fn ends(
+    connection: &Connection,
+    topic: &str,
+    partitions: u32,
+    timeout: Duration,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<i64>, ReadError> {
+    let reader = Reader::new(connection)?;
+    let places: Vec<(&str, u32)> = (0..partitions).map(|partition| (topic, partition)).collect();
+    let deadline = clock::now() + timeout;
+    let mut attempt = 0;
+    loop {
+        let left = deadline.saturating_duration_since(clock::now());
+        let answer = reader.offsets(&places, Edge::End, wait_of(attempt).min(left));
+        let trouble = match answer.map_err(|error| error.trouble()) {
+            Ok(found) => match found.into_iter().collect::<Result<Vec<i64>, Trouble>>() {
+                Ok(ends) => return Ok(ends),
+                Err(trouble) => trouble,
+            },
+            Err(trouble) => trouble,
+        };
+        if trouble != Trouble::Passing || left.is_zero() || stopped() {
+            return Err(ReadError::Ends { topic: topic.to_owned(), trouble });
+        }
+        attempt += 1;
+    }
+}
+
+/// How long to wait for an answer the first time, the second time and so on.
+pub(crate) fn wait_of(attempt: usize) -> Duration {
+    WAITS.get(attempt).or(WAITS.last()).copied().unwrap_or_default()
+}
 
 // === impl Reader ===
 
@@ -211,6 +321,166 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+impl Reader {
+    /// An offset of each place, asked with one request per broker and whatever the library must know before.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Ask`] when there is no answer, or one of them is refused: the library then gives none.
+    pub(crate) fn offsets(
+        &self,
+        places: &[(&str, u32)],
+        edge: Edge,
+        timeout: Duration,
+    ) -> Result<Vec<Result<i64, Trouble>>, ReadError> {
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        // The library sends these as the times that ListOffsets has for the two edges.
+        let time = match edge {
+            Edge::First => Offset::Beginning,
+            Edge::End => Offset::End,
+        };
+        for (topic, partition) in places {
+            list.add_partition_offset(topic, to_i32(*partition), time).map_err(ReadError::Ask)?;
+        }
+        let found = self.inner.offsets_for_times(list, timeout).map_err(ReadError::Ask)?;
+        let offset = |element: &TopicPartitionListElem<'_>| match (element.error(), element.offset()) {
+            (Err(error), _) => Err(trouble(&error)),
+            (Ok(()), Offset::Offset(offset)) => Ok(offset),
+            (Ok(()), _) => Err(Trouble::Passing),
+        };
+        Ok(found.elements().iter().map(offset).collect())
+    }
+
+    /// Begins to fetch these places from their offsets, and ends whatever was fetched before.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Read`].
+    pub(crate) fn fetch(&self, places: &[(&str, u32, i64)]) -> Result<(), ReadError> {
+        if places.is_empty() {
+            return self.inner.unassign().map_err(ReadError::Read);
+        }
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for (topic, partition, from) in places {
+            let offset = Offset::Offset(*from);
+            list.add_partition_offset(topic, to_i32(*partition), offset).map_err(ReadError::Read)?;
+        }
+        self.inner.assign(&list).map_err(ReadError::Read)
+    }
+
+    /// Fetches no more of a place, until [`Reader::fetch`] is called again.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Read`].
+    pub(crate) fn pause(&self, topic: &str, partition: u32) -> Result<(), ReadError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(topic, to_i32(partition));
+        self.inner.pause(&list).map_err(ReadError::Read)
+    }
+
+    /// Waits for the next event, at most `timeout`. Lost connections are made anew by the library and are no
+    /// events.
+    pub(crate) fn next(&self, timeout: Duration, each: &mut dyn FnMut(&Fetched<'_>)) -> Came {
+        match self.inner.poll(timeout) {
+            None => Came::Nothing,
+            Some(Ok(message)) => {
+                each(&Fetched { message: &message });
+                Came::Record
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                u32::try_from(partition).map_or(Came::Nothing, Came::End)
+            }
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    Came::OutOfRange
+                }
+                _ if trouble(&error) == Trouble::Refused => Came::Refused,
+                _ => {
+                    tracing::debug!(%error, "fetching is in trouble");
+                    Came::Nothing
+                }
+            },
+        }
+    }
+}
+
+// === impl Fetched ===
+
+impl fmt::Debug for Fetched<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = (self.topic(), self.message.partition(), self.offset());
+        f.debug_tuple("Fetched").field(&place).finish()
+    }
+}
+
+impl<'a> Fetched<'a> {
+    pub(crate) fn topic(&self) -> &'a str {
+        self.message.topic()
+    }
+
+    pub(crate) fn is_of(&self, partition: u32) -> bool {
+        u32::try_from(self.message.partition()).is_ok_and(|own| own == partition)
+    }
+
+    pub(crate) fn offset(&self) -> i64 {
+        self.message.offset()
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match self.message.timestamp() {
+            Timestamp::NotAvailable => None,
+            Timestamp::CreateTime(ms) => u64::try_from(ms).ok().map(Stamp::Sender),
+            Timestamp::LogAppendTime(ms) => u64::try_from(ms).ok().map(Stamp::Service),
+        }
+    }
+
+    /// Key, value and headers.
+    pub(crate) fn bytes(&self) -> usize {
+        let headers = self.message.headers().into_iter().flat_map(|headers| headers.iter());
+        let headers: usize =
+            headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum();
+        self.message.payload_len() + self.message.key_len() + headers
+    }
+
+    /// The value of the first header with this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
+        let headers = self.message.headers()?;
+        headers.iter().find(|header| header.key == name)?.value
+    }
+}
+
+// === impl ReadError ===
+
+impl ReadError {
+    /// What it means for what to do next.
+    pub(crate) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Ends { trouble, .. } => *trouble,
+            Self::Topic { source, .. } | Self::Offsets { source, .. } => trouble(source),
+            Self::Ask(error) | Self::Read(error) => trouble(error),
+            Self::SetUp(_) | Self::Stalled(..) | Self::Caller(_) => Trouble::Passing,
+        }
+    }
+}
+
+fn trouble(error: &KafkaError) -> Trouble {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Trouble::Refused,
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::InvalidTopic,
+        ) => Trouble::Missing,
+        _ => Trouble::Passing,
+    }
+}
+
+fn to_i32(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
 fn part_is(part: &Part, partition: i32) -> bool {
