@@ -25,8 +25,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::broker::Broker;
-pub use crate::broker::TopicSpec;
+use crate::broker::{Broker, Limits};
+pub use crate::broker::{Quota, TopicSpec};
 use crate::control::Control;
 pub use crate::error::{Error, TopicError};
 use crate::server::{Identity, Listener, Security};
@@ -35,6 +35,8 @@ use crate::server::{Identity, Listener, Security};
 pub const IDLE_DEFAULT: Duration = Duration::from_secs(240);
 /// The largest batch, by default: 1 MB, the limit of an event.
 pub const BATCH_BYTES_MAX_DEFAULT: usize = 1_000_000;
+/// Event Hubs answers POLICY_VIOLATION to what it would have to delay longer than clients wait.
+pub const POLICY_VIOLATION_DEFAULT: Duration = Duration::from_secs(60);
 /// Connections of all Kafka listeners together, by default.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 1_024;
 
@@ -63,6 +65,12 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// Most connections of all Kafka listeners together.
     pub connections_max: usize,
+    /// What may come in per second. Over it, answers are delayed.
+    pub quota: Quota,
+    /// A longer delay than this is POLICY_VIOLATION instead, and nothing is stored.
+    pub policy_violation: Duration,
+    /// Whether batches may be compressed with gzip, as on the Premium and Dedicated tiers.
+    pub gzip: bool,
 }
 
 /// Everything but the key.
@@ -95,6 +103,9 @@ impl Config {
             idle: IDLE_DEFAULT,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
+            quota: Quota::default(),
+            policy_violation: POLICY_VIOLATION_DEFAULT,
+            gzip: true,
         }
     }
 
@@ -153,7 +164,13 @@ pub async fn start(config: Config) -> Result<Running, Error> {
     if config.plain_requires_sasl && key.is_none() {
         return Err(Error::NoKey);
     }
-    let broker = Arc::new(Broker::open(&config.data, &config.topics, config.batch_bytes_max)?);
+    let limits = Limits {
+        batch_bytes_max: config.batch_bytes_max,
+        gzip: config.gzip,
+        quota: config.quota,
+        quota_delay_max: config.policy_violation,
+    };
+    let broker = Arc::new(Broker::open(&config.data, &config.topics, limits)?);
     let permits = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
     let bind = async |address, security| -> Result<Listener, Error> {
         let listener = Listener::bind(address, security, Arc::clone(&broker), Arc::clone(&permits)).await?;

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
-use cloud_sim::{BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, TopicSpec};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cloud_sim::{
+    BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, POLICY_VIOLATION_DEFAULT, Quota,
+    TopicSpec,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -55,12 +58,33 @@ struct Run {
     /// Seconds of silence after which a Kafka connection is closed, as Azure does.
     #[arg(long, default_value_t = IDLE_DEFAULT.as_secs())]
     idle_seconds: u64,
+    /// The same in milliseconds, for tests that cannot wait; goes before --idle-seconds.
+    #[arg(long)]
+    idle_ms: Option<u64>,
+    /// Records per second that the namespace takes over all topics; above it answers are delayed. 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    event_rate: u64,
+    /// Bytes of record batches per second that the namespace takes over all topics. 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    byte_rate: u64,
+    /// Longest delay in milliseconds; what would be delayed longer gets POLICY_VIOLATION and is not stored.
+    #[arg(long, default_value_t = u64::try_from(POLICY_VIOLATION_DEFAULT.as_millis()).unwrap_or(u64::MAX))]
+    policy_violation_ms: u64,
+    /// Whether batches may be compressed with gzip: yes as on Premium and Dedicated, no as on Standard.
+    #[arg(long, value_enum, default_value_t = Gzip::Allow)]
+    gzip: Gzip,
     /// Largest record batch in bytes; larger ones get MESSAGE_TOO_LARGE.
     #[arg(long, default_value_t = BATCH_BYTES_MAX_DEFAULT)]
     batch_bytes_max: usize,
     /// Most Kafka connections at a time.
     #[arg(long, default_value_t = CONNECTIONS_MAX_DEFAULT)]
     connections_max: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Gzip {
+    Allow,
+    Refuse,
 }
 
 impl Run {
@@ -82,9 +106,12 @@ impl Run {
             sasl_key,
             plain_requires_sasl: self.plain_requires_sasl,
             advertised_host: self.advertised_host,
-            idle: Duration::from_secs(self.idle_seconds),
+            idle: self.idle_ms.map_or_else(|| Duration::from_secs(self.idle_seconds), Duration::from_millis),
             batch_bytes_max: self.batch_bytes_max,
             connections_max: self.connections_max,
+            quota: Quota { events: self.event_rate, bytes: self.byte_rate },
+            policy_violation: Duration::from_millis(self.policy_violation_ms),
+            gzip: self.gzip == Gzip::Allow,
         })
     }
 }

@@ -102,6 +102,54 @@ impl Control {
         self.post("/v1/faults/accepting", &json!({ "enabled": enabled }))
     }
 
+    /// Sets what the namespace takes per second, over all topics; zero sets no limit.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn quota(&self, events: u64, bytes: u64) -> Result<(), ControlError> {
+        self.post("/v1/faults/quota", &json!({ "events": events, "bytes": bytes }))
+    }
+
+    /// Holds back each answer to a produce request for so many milliseconds; 0 ends that.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn throttle(&self, ms: u32) -> Result<(), ControlError> {
+        self.post("/v1/faults/throttle", &json!({ "ms": ms }))
+    }
+
+    /// Answers the next `times` produce requests with an error of Kafka and stores nothing of them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn produce_error(&self, code: i16, times: u64) -> Result<(), ControlError> {
+        self.post("/v1/faults/produce-error", &json!({ "code": code, "times": times }))
+    }
+
+    /// Whether clients may read.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn listen(&self, enabled: bool) -> Result<(), ControlError> {
+        self.post("/v1/faults/listen", &json!({ "enabled": enabled }))
+    }
+
+    /// Whether clients may write to `topic` and see it.
+    ///
+    /// # Errors
+    /// When it does not answer, or there is no such topic.
+    pub fn authorize(&self, topic: &str, enabled: bool) -> Result<(), ControlError> {
+        self.post("/v1/faults/authorize", &json!({ "topic": topic, "enabled": enabled }))
+    }
+
+    /// Forgets what is known of idempotent producers; one that goes on gets error 45.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn forget_producers(&self) -> Result<(), ControlError> {
+        self.post("/v1/faults/forget-producers", &json!({}))
+    }
+
     /// Any GET of the API.
     ///
     /// # Errors
@@ -132,12 +180,25 @@ impl Cloud {
     /// # Errors
     /// When the program is not found or does not get ready.
     pub fn start(directory: &Path, topics: &[(&str, u32)]) -> Result<Self, ProcessError> {
+        Self::start_with(directory, topics, &[])
+    }
+
+    /// As [`Cloud::start`], with further arguments for the program, such as `--event-rate 1000`.
+    ///
+    /// # Errors
+    /// When the program is not found or does not get ready.
+    pub fn start_with(
+        directory: &Path,
+        topics: &[(&str, u32)],
+        arguments: &[&str],
+    ) -> Result<Self, ProcessError> {
         let mut command = Command::new(process::find("cloud-sim")?);
         command.args(["run", "--kafka", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"]);
         command.arg(directory.join("cloud"));
         for (name, partitions) in topics {
             command.args(["--topic".to_owned(), format!("{name}:{partitions}")]);
         }
+        command.args(arguments);
         let mut process = Process::spawn("cloud-sim", &mut command, &directory.join("cloud-sim.log"))?;
         let ready: Ready = process.ready(START_TIMEOUT)?;
         let control = Control::new(&ready.control);
@@ -212,6 +273,12 @@ mod tests {
         assert_eq!(body(&lose_ack), json!({ "every": 3 }));
         let accepting = request(answer, |control| control.accepting(false).unwrap());
         assert_eq!(body(&accepting), json!({ "enabled": false }));
+        let quota = request(answer, |control| control.quota(1_000, 0).unwrap());
+        assert!(quota.starts_with("POST /v1/faults/quota"), "{quota}");
+        assert_eq!(body(&quota), json!({ "events": 1_000, "bytes": 0 }));
+        let authorize = request(answer, |control| control.authorize("t", false).unwrap());
+        assert!(authorize.starts_with("POST /v1/faults/authorize"), "{authorize}");
+        assert_eq!(body(&authorize), json!({ "topic": "t", "enabled": false }));
     }
 
     #[test]

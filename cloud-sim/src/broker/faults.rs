@@ -1,8 +1,9 @@
 //! The faults a test can switch on through the control API.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::protocol::ErrorCode;
@@ -17,6 +18,17 @@ pub(crate) struct Faults {
     produce_errors: Mutex<Option<ProduceErrors>>,
     /// Lets the produce path skip the mutex while nothing is injected.
     produce_errors_left: AtomicU64,
+    listening: AtomicBool,
+    unauthorized: RwLock<HashMap<String, Unauthorized>>,
+    /// Lets the produce path skip the lock while every topic is authorized.
+    any_unauthorized: AtomicBool,
+}
+
+/// What a client may not do with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unauthorized {
+    /// It may not even ask where the topic lives.
+    pub(crate) metadata: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +56,9 @@ impl Default for Faults {
             throttle_ms: AtomicU32::new(0),
             produce_errors: Mutex::default(),
             produce_errors_left: AtomicU64::new(0),
+            listening: AtomicBool::new(true),
+            unauthorized: RwLock::default(),
+            any_unauthorized: AtomicBool::new(false),
         }
     }
 }
@@ -66,6 +81,32 @@ impl Faults {
     /// Changes when connections are to be cut.
     pub(crate) fn cuts(&self) -> watch::Receiver<u64> {
         self.cuts.subscribe()
+    }
+
+    /// Whether clients may read.
+    pub(crate) fn listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_listening(&self, enabled: bool) {
+        self.listening.store(enabled, Ordering::Relaxed);
+    }
+
+    /// What clients may not do with `topic`; `None` when they may do everything.
+    pub(crate) fn unauthorized(&self, topic: &str) -> Option<Unauthorized> {
+        if !self.any_unauthorized.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.unauthorized.read().get(topic).copied()
+    }
+
+    pub(crate) fn set_unauthorized(&self, topic: &str, refused: Option<Unauthorized>) {
+        let mut topics = self.unauthorized.write();
+        match refused {
+            Some(refused) => topics.insert(topic.to_owned(), refused),
+            None => topics.remove(topic),
+        };
+        self.any_unauthorized.store(!topics.is_empty(), Ordering::Relaxed);
     }
 
     pub(crate) fn set_lose_ack(&self, every: u64) {
@@ -124,7 +165,7 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::{Faults, ProduceErrors};
+    use super::{Faults, ProduceErrors, Unauthorized};
     use crate::protocol::ErrorCode;
 
     #[test]
@@ -136,6 +177,18 @@ mod tests {
         assert_eq!(lost, [false, false, true, false, false, true]);
         faults.set_lose_ack(0);
         assert!((0..6).all(|_| !faults.loses_ack()));
+    }
+
+    #[test]
+    fn a_topic_is_refused_until_it_is_authorized_again() {
+        let faults = Faults::default();
+        let refused = Unauthorized { metadata: true };
+        faults.set_unauthorized("a", Some(refused));
+        faults.set_unauthorized("b", Some(Unauthorized { metadata: false }));
+        faults.set_unauthorized("b", None);
+        assert_eq!(["a", "b"].map(|topic| faults.unauthorized(topic)), [Some(refused), None]);
+        faults.set_unauthorized("a", None);
+        assert_eq!(faults.unauthorized("a"), None);
     }
 
     #[test]

@@ -104,9 +104,9 @@ impl Partition {
         self.state.lock().end
     }
 
-    /// Forgets every producer.
-    pub(crate) fn forget_producers(&self) {
-        self.state.lock().producers.forget_all();
+    /// Forgets every producer; one that goes on gets `unknown`. Returns how many were forgotten.
+    pub(crate) fn forget_producers(&self, unknown: ErrorCode) -> usize {
+        self.state.lock().producers.forget_all(unknown)
     }
 
     /// Appends whole batches to `output`, from the one that holds `offset` on, at most `bytes_max` of them;

@@ -1,26 +1,44 @@
 //! The state behind the protocol: topics and their logs, producer numbers, counters, faults.
 //!
 //! Enters: checked batches from `server`, orders from `control`. Leaves: offsets, file bytes, counts.
-//! Bounds: partitions (512), index entries and producers per partition; the logs themselves grow on disk.
+//! Bounds: the quota of the namespace, partitions (512), index entries and producers per partition; the logs themselves grow on disk.
 
 mod counters;
 mod faults;
 mod index;
 mod log;
 mod producers;
+mod quota;
 mod topics;
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(crate) use self::counters::{Counters, Snapshot};
-pub(crate) use self::faults::{Faults, ProduceErrors};
+pub(crate) use self::faults::{Faults, ProduceErrors, Unauthorized};
+pub use self::quota::Quota;
+pub(crate) use self::quota::{Charge, Meter};
 pub use self::topics::TopicSpec;
 pub(crate) use self::topics::Topics;
 use crate::error::Error;
+
+/// What the broker takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Largest batch, in bytes.
+    pub(crate) batch_bytes_max: usize,
+    /// Whether batches may be compressed with gzip.
+    pub(crate) gzip: bool,
+    /// What may come in per second.
+    pub(crate) quota: Quota,
+    /// The longest time an answer may be held back for the quota.
+    pub(crate) quota_delay_max: Duration,
+}
 
 /// Everything the connections share.
 #[derive(Debug)]
@@ -30,7 +48,9 @@ pub(crate) struct Broker {
     pub(crate) faults: Faults,
     /// Wakes fetches that wait for records.
     pub(crate) appended: Notify,
-    pub(crate) batch_bytes_max: usize,
+    pub(crate) meter: Meter,
+    pub(crate) limits: Limits,
+    started: Instant,
     next_producer_id: AtomicI64,
     /// Held for the life of the process, so that no two of them share a directory.
     _lock: File,
@@ -38,7 +58,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Opens the data directory and creates the topics that are missing. Reads every log once.
-    pub(crate) fn open(data: &Path, topics: &[TopicSpec], batch_bytes_max: usize) -> Result<Self, Error> {
+    pub(crate) fn open(data: &Path, topics: &[TopicSpec], limits: Limits) -> Result<Self, Error> {
         let failed = |source| Error::Data { path: data.to_owned(), source };
         fs::create_dir_all(data).map_err(failed)?;
         let lock = File::create(data.join("lock")).map_err(failed)?;
@@ -55,10 +75,17 @@ impl Broker {
             counters: Counters::default(),
             faults: Faults::default(),
             appended: Notify::new(),
-            batch_bytes_max,
+            meter: Meter::new(limits.quota, limits.quota_delay_max),
+            limits,
+            started: Instant::now(),
             next_producer_id: AtomicI64::new(first_producer_id),
             _lock: lock,
         })
+    }
+
+    /// Takes what a produce request brings from the quota, now.
+    pub(crate) fn charge(&self, events: u64, bytes: u64) -> Charge {
+        self.meter.charge(self.started.elapsed(), events, bytes)
     }
 
     /// A number for an idempotent producer, never given out before by this process.

@@ -39,10 +39,18 @@ struct Producer {
 }
 
 /// All producers of a partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Producers {
     known: HashMap<i64, Producer>,
     uses: u64,
+    /// What a producer that is not known gets if it does not start at 0.
+    unknown: ErrorCode,
+}
+
+impl Default for Producers {
+    fn default() -> Self {
+        Self { known: HashMap::new(), uses: 0, unknown: ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER }
+    }
 }
 
 impl Producers {
@@ -54,7 +62,7 @@ impl Producers {
         let starts = batch.base_sequence == 0;
         let known = self.known.get(&batch.producer_id);
         let Some((known, newest)) = known.and_then(|known| Some((known, known.batches.back()?))) else {
-            return if starts { Ok(Verdict::Append) } else { Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) };
+            return if starts { Ok(Verdict::Append) } else { Err(self.unknown) };
         };
         if batch.producer_epoch < known.epoch {
             return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
@@ -104,9 +112,13 @@ impl Producers {
         producer.batches.push_back(Remembered { first, last, offset: batch.base_offset });
     }
 
-    /// Forgets every producer, as a broker does when their state expires.
-    pub(super) fn forget_all(&mut self) {
+    /// Forgets every producer, as a broker does when their state expires. From now on `unknown` is what
+    /// a producer that is not known gets unless it starts at 0. Returns how many were forgotten.
+    pub(super) fn forget_all(&mut self, unknown: ErrorCode) -> usize {
+        let count = self.known.len();
         self.known.clear();
+        self.unknown = unknown;
+        count
     }
 
     fn forget_oldest(&mut self) {
@@ -200,11 +212,12 @@ mod tests {
 
     #[test]
     fn an_unknown_producer_starts_at_zero() {
-        let mut producers = filled();
-        producers.forget_all();
-        let refused = Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
-        assert_eq!(producers.judge(&batch(0, 70, 1)), refused);
-        assert_eq!(producers.judge(&batch(0, 0, 1)), Ok(Verdict::Append));
+        for unknown in [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID] {
+            let mut producers = filled();
+            assert_eq!(producers.forget_all(unknown), 1);
+            assert_eq!(producers.judge(&batch(0, 70, 1)), Err(unknown));
+            assert_eq!(producers.judge(&batch(0, 0, 1)), Ok(Verdict::Append));
+        }
     }
 
     #[test]

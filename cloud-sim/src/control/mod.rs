@@ -8,6 +8,7 @@ mod orders;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -22,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::broker::{Broker, ProduceErrors, Snapshot, TopicSpec, Topics};
+use crate::broker::{Broker, ProduceErrors, Quota, Snapshot, TopicSpec, Topics, Unauthorized};
 use crate::error::Error;
 
 /// Largest body of an order.
@@ -58,6 +59,9 @@ impl Control {
             .route("/v1/faults/accepting", post(accepting))
             .route("/v1/faults/produce-error", post(produce_error))
             .route("/v1/faults/throttle", post(throttle))
+            .route("/v1/faults/quota", post(quota))
+            .route("/v1/faults/listen", post(listen))
+            .route("/v1/faults/authorize", post(authorize))
             .route("/v1/faults/forget-producers", post(forget_producers))
             .fallback(async || {
                 Refusal(StatusCode::NOT_FOUND, "no such path; see docs/cloud-sim.md".to_owned())
@@ -171,10 +175,8 @@ async fn accepting(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<ord
 
 async fn produce_error(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::ProduceError> {
     let order: orders::ProduceError = order(&body)?;
-    if let Some(topic) = &order.topic
-        && broker.topics.get(topic).is_none()
-    {
-        return Err(bad(format!("topic {topic:?} does not exist")));
+    if let Some(topic) = &order.topic {
+        known(&broker, topic)?;
     }
     let code = order.error_code().map_err(bad)?;
     broker.faults.set_produce_errors(ProduceErrors { code, times: order.times, topic: order.topic.clone() });
@@ -188,9 +190,41 @@ async fn throttle(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orde
 }
 
 async fn forget_producers(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<serde_json::Value> {
-    let orders::Nothing {} = order(&body)?;
-    let topics = broker.topics.all();
-    let partitions = topics.iter().flat_map(|(_name, topic)| topic.partitions());
-    let count = partitions.inspect(|partition| partition.forget_producers()).count();
-    Ok(Json(json!({ "partitions": count })))
+    let order: orders::ForgetProducers = order(&body)?;
+    let unknown = order.error_code().map_err(bad)?;
+    let (mut partitions, mut producers) = (0, 0);
+    for (_name, topic) in broker.topics.all() {
+        partitions += topic.partitions().len();
+        producers += topic.partitions().iter().map(|log| log.forget_producers(unknown)).sum::<usize>();
+    }
+    broker.counters.producers_forgotten.add(u64::try_from(producers).unwrap_or(u64::MAX));
+    Ok(Json(json!({ "partitions": partitions, "producers": producers })))
+}
+
+async fn quota(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::SetQuota> {
+    let order: orders::SetQuota = order(&body)?;
+    let quota = Quota { events: order.events, bytes: order.bytes };
+    broker.meter.set(quota, order.policy_violation_ms.map(Duration::from_millis));
+    Ok(Json(order))
+}
+
+async fn listen(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::Listen> {
+    let order: orders::Listen = order(&body)?;
+    broker.faults.set_listening(order.enabled);
+    // A fetch that waits is answered now.
+    broker.appended.notify_waiters();
+    Ok(Json(order))
+}
+
+async fn authorize(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::Authorize> {
+    let order: orders::Authorize = order(&body)?;
+    known(&broker, &order.topic)?;
+    let refused = (!order.enabled).then_some(Unauthorized { metadata: order.metadata });
+    broker.faults.set_unauthorized(&order.topic, refused);
+    Ok(Json(order))
+}
+
+fn known(broker: &Broker, topic: &str) -> Result<(), Refusal> {
+    let found = broker.topics.get(topic).map(drop);
+    found.ok_or_else(|| bad(format!("topic {topic:?} does not exist")))
 }

@@ -71,3 +71,56 @@ impl Throttle {
         }
     }
 }
+
+/// What may come in per second, over all topics; 0 sets no limit. The buckets are full afterwards.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetQuota {
+    #[serde(default)]
+    pub(super) events: u64,
+    #[serde(default)]
+    pub(super) bytes: u64,
+    /// Delays above this are refused; as before if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) policy_violation_ms: Option<u64>,
+}
+
+/// Whether clients may read.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub(super) enabled: bool,
+}
+
+/// Whether clients may write to a topic, and whether a refusal covers its metadata.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Authorize {
+    pub(super) topic: String,
+    pub(super) enabled: bool,
+    #[serde(default = "yes")]
+    pub(super) metadata: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Forgets idempotent producers; one that goes on gets `code`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForgetProducers {
+    code: Option<i16>,
+}
+
+impl ForgetProducers {
+    pub(super) fn error_code(&self) -> Result<ErrorCode, String> {
+        let possible = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID];
+        let wanted = self.code.map_or(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode);
+        if possible.contains(&wanted) {
+            Ok(wanted)
+        } else {
+            Err(format!("code {} is not what a forgotten producer gets: 45 or 59", wanted.0))
+        }
+    }
+}

@@ -76,6 +76,11 @@ impl BatchHeader {
         self.base_offset + i64::from(self.last_offset_delta)
     }
 
+    /// Whether its records are compressed with gzip.
+    pub(crate) fn is_gzip(&self) -> bool {
+        self.attributes & CODEC_MASK == CODEC_GZIP
+    }
+
     /// Whether the batch carries the marks of an idempotent producer.
     pub(crate) fn is_idempotent(&self) -> bool {
         self.producer_id >= 0

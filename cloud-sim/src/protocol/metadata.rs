@@ -31,11 +31,11 @@ impl<'a> Request<'a> {
     }
 }
 
-/// One topic of the answer; `partitions` is `None` when it does not exist.
+/// One topic of the answer: its partitions, or why there are none to tell.
 #[derive(Debug)]
 pub(crate) struct Topic<'a> {
     pub(crate) name: &'a str,
-    pub(crate) partitions: Option<i32>,
+    pub(crate) partitions: Result<i32, ErrorCode>,
 }
 
 /// Writes the answer. `host` and `port` are where the client reaches this broker.
@@ -63,8 +63,7 @@ pub(crate) fn encode(output: &mut Vec<u8>, version: i16, host: &str, port: u16, 
 }
 
 fn put_topic(output: &mut Vec<u8>, version: i16, topic: &Topic<'_>) {
-    let error = topic.partitions.map_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, |_count| ErrorCode::NONE);
-    output.put_i16(error.0);
+    output.put_i16(topic.partitions.err().unwrap_or(ErrorCode::NONE).0);
     put_string(output, topic.name);
     if version >= 1 {
         output.put_u8(0);

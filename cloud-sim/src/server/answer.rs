@@ -46,19 +46,31 @@ pub(super) fn encode(
 }
 
 fn put_metadata(output: &mut Vec<u8>, session: &Session, version: i16, wanted: Option<&[&str]>) {
+    let faults = &session.broker.faults;
+    let visible = |name: &str| !faults.unauthorized(name).is_some_and(|refused| refused.metadata);
     let known = session.broker.topics.all();
-    let partitions = |count: usize| Some(length_i32(count));
     let topics: Vec<metadata::Topic<'_>> = match wanted {
         None => known
             .iter()
-            .map(|(name, topic)| metadata::Topic { name, partitions: partitions(topic.partitions().len()) })
+            .filter(|(name, _topic)| visible(name))
+            .map(|(name, topic)| metadata::Topic {
+                name,
+                partitions: Ok(length_i32(topic.partitions().len())),
+            })
             .collect(),
         Some(wanted) => wanted
             .iter()
             .map(|name| {
                 let found = known.binary_search_by(|(known, _topic)| known.as_str().cmp(name)).ok();
                 let topic = found.and_then(|place| known.get(place));
-                let partitions = topic.and_then(|(_name, topic)| partitions(topic.partitions().len()));
+                let partitions = if visible(name) {
+                    topic
+                        .map(|(_name, topic)| length_i32(topic.partitions().len()))
+                        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+                } else {
+                    session.broker.counters.authorization_refused.add(1);
+                    Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+                };
                 metadata::Topic { name, partitions }
             })
             .collect(),
@@ -69,6 +81,10 @@ fn put_metadata(output: &mut Vec<u8>, session: &Session, version: i16, wanted: O
 fn find_offset(broker: &Broker, topic: &str, wanted: list_offsets::Partition) -> list_offsets::Found {
     let found = |timestamp, offset| list_offsets::Found { error: ErrorCode::NONE, timestamp, offset };
     let failed = |error| list_offsets::Found { error, timestamp: -1, offset: -1 };
+    if !broker.faults.listening() {
+        broker.counters.listen_refused.add(1);
+        return failed(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    }
     let Some(partition) = broker.topics.partition(topic, wanted.index) else {
         return failed(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     };

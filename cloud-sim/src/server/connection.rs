@@ -1,12 +1,13 @@
 //! One connection: frames in, answers out.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::sasl::Gate;
 use super::{answer, fetch, produce};
@@ -24,6 +25,8 @@ const READ_BYTES: usize = 64 * 1024;
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Buffers above this are given back after use.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
+/// Answers held back at a time; while there are as many, nothing more is read from the client.
+const HELD_MAX: usize = 64;
 /// Time for a client to take an answer.
 const WRITE: Duration = Duration::from_secs(30);
 
@@ -83,12 +86,21 @@ pub(crate) struct Connection<S> {
     gate: Gate,
     input: BytesMut,
     output: Vec<u8>,
+    /// Answers that are not due yet, in order. Whatever is answered after them waits behind them.
+    held: VecDeque<Held>,
+}
+
+/// An answer that is held back.
+#[derive(Debug)]
+struct Held {
+    due: Instant,
+    bytes: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(stream: S, session: Session) -> Self {
         let gate = Gate::new(session.key.clone());
-        Self { stream, session, gate, input: BytesMut::new(), output: Vec::new() }
+        Self { stream, session, gate, input: BytesMut::new(), output: Vec::new(), held: VecDeque::new() }
     }
 
     /// Serves the client until one side ends it.
@@ -105,7 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Malformed(_) => counters.malformed_requests.add(1),
             End::Oversized(_) => counters.oversized_requests.add(1),
             End::Unauthorised => counters.authentication_failures.add(1),
-            End::Client | End::Cut | End::AckLost | End::Idle | End::Io(_) => {}
+            End::Idle => counters.connections_idle_closed.add(1),
+            End::Client | End::Cut | End::AckLost | End::Io(_) => {}
         }
         // Answers that were finished before the end still go out, for instance why a key was refused.
         if matches!(end, End::AckLost | End::Malformed(_) | End::Unauthorised) {
@@ -118,14 +131,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn serve(&mut self) -> Result<(), End> {
         loop {
-            while let Some(frame) = self.take_frame()? {
+            while self.held.len() < HELD_MAX
+                && let Some(frame) = self.take_frame()?
+            {
                 self.answer(frame).await?;
                 if self.output.len() >= FLUSH_BYTES {
                     self.flush().await?;
                 }
             }
             self.flush().await?;
-            if !self.fill().await? {
+            if !self.proceed().await? {
                 return Ok(());
             }
         }
@@ -148,11 +163,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(Some(self.input.split_to(length)))
     }
 
-    /// Reads more. False when the client closed the connection.
-    async fn fill(&mut self) -> Result<bool, End> {
+    /// Reads more, or moves the next held answers to the output once they are due. False when the client
+    /// closed the connection.
+    async fn proceed(&mut self) -> Result<bool, End> {
         if self.input.capacity() - self.input.len() < READ_BYTES {
             self.input.reserve(READ_BYTES);
         }
+        let Some(due) = self.held.front().map(|held| held.due) else { return self.fill().await };
+        let reads = self.held.len() < HELD_MAX;
+        tokio::select! {
+            read = self.stream.read_buf(&mut self.input), if reads => return Ok(read? > 0),
+            () = sleep_until(due) => {}
+        }
+        let now = Instant::now();
+        while let Some(held) = self.held.pop_front_if(|held| held.due <= now) {
+            self.output.extend_from_slice(&held.bytes);
+        }
+        Ok(true)
+    }
+
+    /// Waits until every held answer is due, and moves it to the output.
+    async fn release(&mut self) -> Result<(), End> {
+        while let Some(held) = self.held.pop_front() {
+            self.flush().await?;
+            sleep_until(held.due).await;
+            self.output.extend_from_slice(&held.bytes);
+        }
+        Ok(())
+    }
+
+    /// Reads more. False when the client closed the connection.
+    async fn fill(&mut self) -> Result<bool, End> {
         match timeout(self.session.idle, self.stream.read_buf(&mut self.input)).await {
             Ok(read) => Ok(read? > 0),
             Err(_elapsed) => Err(End::Idle),
@@ -183,6 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let header = RequestHeader::decode(&frame)?;
         self.session.broker.counters.request(header.api);
         self.gate.admit(header.api)?;
+        if header.api != ApiKey::Produce {
+            self.release().await?;
+        }
         match header.api {
             ApiKey::Produce => self.produce(header, &mut frame).await,
             ApiKey::Fetch => self.fetch(header, &frame).await,
@@ -211,15 +255,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             finish_response(&mut self.output, start);
         }
         if produced.lost {
+            self.release().await?;
             self.session.broker.counters.acks_lost.add(1);
             return Err(End::AckLost);
         }
-        if !produced.throttle.is_zero() {
-            // Event Hubs holds back the answer and says in it for how long.
-            let held = self.output.split_off(start);
-            self.flush().await?;
-            sleep(produced.throttle).await;
-            self.output.extend_from_slice(&held);
+        let wait = !produced.throttle.is_zero() || !self.held.is_empty();
+        if wait && self.output.len() > start {
+            // Event Hubs holds back the answer and says in it for how long. What the client sent ahead is
+            // taken meanwhile, and paid for in its turn.
+            let due = Instant::now() + produced.throttle;
+            let due = self.held.back().map_or(due, |last| last.due.max(due));
+            self.held.push_back(Held { due, bytes: self.output.split_off(start) });
         }
         Ok(())
     }

@@ -64,6 +64,11 @@ impl<'a> Fetch<'a> {
         let mut failed = false;
         let start = start_response(output, self.header.correlation);
         fetch::encode(output, self.header.version, &self.request, |output, topic, wanted| {
+            if !self.broker.faults.listening() {
+                failed = true;
+                self.broker.counters.listen_refused.add(1);
+                return fetch::Answer { error: ErrorCode::TOPIC_AUTHORIZATION_FAILED, high_watermark: -1 };
+            }
             let Some(partition) = self.broker.topics.partition(topic, wanted.index) else {
                 failed = true;
                 return fetch::Answer { error: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, high_watermark: -1 };

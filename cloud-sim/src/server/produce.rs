@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Charge};
 use crate::protocol::{DecodeError, ErrorCode, RequestHeader, batch, produce};
 
 /// What to do after a produce request.
@@ -24,8 +24,18 @@ pub(super) fn store(
     frame: &mut [u8],
 ) -> Result<Produced, DecodeError> {
     let request = produce::Request::decode(frame, header.body)?;
-    let refused = refusal(broker, &request);
-    let throttle_ms = broker.faults.throttle_ms();
+    let mut refused = refusal(broker, &request);
+    let mut throttle_ms = broker.faults.throttle_ms();
+    if refused.is_none() && broker.meter.is_limited() {
+        match charge(broker, &request, frame) {
+            Ok(delay_ms) => throttle_ms = throttle_ms.max(delay_ms),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if throttle_ms > 0 {
+        broker.counters.throttled_requests.add(1);
+        broker.counters.throttled_ms.add(throttle_ms.into());
+    }
     let mut stored = false;
     produce::encode(
         output,
@@ -73,10 +83,37 @@ fn refusal(broker: &Broker, request: &produce::Request) -> Option<ErrorCode> {
     broker.faults.take_produce_error(topics).inspect(|_error| broker.counters.errors_injected.add(1))
 }
 
+/// Takes what the request brings from the quota of the namespace: repeats and batches that are refused later
+/// came in too. Returns for how many milliseconds the answer is held back.
+fn charge(broker: &Broker, request: &produce::Request, frame: &[u8]) -> Result<u32, ErrorCode> {
+    let (mut events, mut bytes) = (0, 0);
+    for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
+        let batch = partition.records.clone().and_then(|range| frame.get(range)).unwrap_or_default();
+        let records = batch::BatchHeader::decode(batch).map_or(0, |header| header.records);
+        events += u64::try_from(records).unwrap_or(0);
+        bytes += u64::try_from(batch.len()).unwrap_or(0);
+    }
+    match broker.charge(events, bytes) {
+        Charge::Paid(delay) => Ok(u32::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)),
+        Charge::Violation => {
+            broker.counters.policy_violations.add(1);
+            Err(ErrorCode::POLICY_VIOLATION)
+        }
+    }
+}
+
 fn append(broker: &Broker, topic: &str, index: i32, bytes: &mut [u8]) -> Result<i64, ErrorCode> {
     let partition = broker.topics.partition(topic, index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let header = batch::check(bytes, broker.batch_bytes_max)?;
     let counters = &broker.counters;
+    if broker.faults.unauthorized(topic).is_some() {
+        counters.authorization_refused.add(1);
+        return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    }
+    let header = batch::check(bytes, broker.limits.batch_bytes_max)?;
+    if header.is_gzip() && !broker.limits.gzip {
+        counters.gzip_refused.add(1);
+        return Err(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
+    }
     match partition.append(bytes, header) {
         Ok(appended) if appended.repeat => {
             counters.duplicates_recognised.add(1);

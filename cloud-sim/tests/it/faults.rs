@@ -94,8 +94,59 @@ fn a_forgotten_producer_has_to_start_again() {
     let sim = Sim::start();
     let mut client = Raw::connect(sim.running().kafka);
     let batch = |producer_id, sequence| Batch { producer_id, sequence, ..Batch::PLAIN };
-    assert_eq!(client.produce(batch(1, 0)).unwrap().error, 0);
-    sim.order("/v1/faults/forget-producers", "");
-    assert_eq!(client.produce(batch(1, 1)).unwrap().error, 45);
-    assert_eq!(client.produce(batch(2, 0)).unwrap().error, 0);
+    for (producer, order, expected) in [(1, "", 45), (3, r#"{"code": 59}"#, 59), (5, "{}", 45)] {
+        assert_eq!(client.produce(batch(producer, 0)).unwrap().error, 0);
+        sim.order("/v1/faults/forget-producers", order);
+        assert_eq!(client.produce(batch(producer, 1)).unwrap().error, expected);
+        assert_eq!(client.produce(batch(producer + 1, 0)).unwrap().error, 0);
+    }
+    assert_eq!(sim.counter("producers_forgotten"), 5);
+}
+
+#[test]
+fn a_forgotten_librdkafka_stops_or_starts_again_by_what_it_is_told() {
+    for (order, fatal) in [("", Some(RDKafkaErrorCode::OutOfOrderSequenceNumber)), (r#"{"code": 59}"#, None)]
+    {
+        let sim = Sim::start();
+        let producer = producer(&sim.kafka(), &[]);
+        send(&producer, 10, |_| {});
+        settle(&producer, 10);
+        sim.order("/v1/faults/forget-producers", order);
+        send(&producer, 2, |_| {});
+        producer.flush(PATIENCE).unwrap();
+        assert_eq!(producer.client().fatal_error().map(|(code, _reason)| code), fatal, "{order:?}");
+        let delivered = if fatal.is_none() { 12 } else { 10 };
+        assert_eq!(sim.counter("records_appended"), delivered, "{order:?}");
+    }
+}
+
+#[test]
+fn a_held_answer_does_not_hold_up_what_was_sent_ahead() {
+    let sim = Sim::start();
+    sim.order("/v1/faults/throttle", r#"{"ms": 60000}"#);
+    let mut client = Raw::connect(sim.running().kafka);
+    for _ in 0..3 {
+        client.send_produce("t", 0, &Batch::PLAIN.encode());
+    }
+    // Far sooner than one answer is due.
+    sim.await_counter("records_appended", 3);
+    assert_eq!(sim.counter("throttled_requests"), 3);
+    assert_eq!(sim.counter("throttled_ms"), 180_000);
+    sim.order("/v1/faults/cut", "");
+    assert_eq!(client.receive_stored(), None);
+}
+
+#[test]
+fn answers_keep_the_order_of_their_requests() {
+    let sim = Sim::start();
+    let mut client = Raw::connect(sim.running().kafka);
+    sim.order("/v1/faults/throttle", r#"{"ms": 200}"#);
+    client.send_produce("t", 0, &Batch::PLAIN.encode());
+    sim.await_counter("records_appended", 1);
+    sim.order("/v1/faults/throttle", r#"{"ms": 0}"#);
+    client.send_produce("t", 0, &Batch::PLAIN.encode());
+    client.send_fetch(0, 0);
+    assert_eq!(client.receive_stored(), Some(Stored { error: 0, offset: 0, throttle_ms: 200 }));
+    assert_eq!(client.receive_stored(), Some(Stored { error: 0, offset: 1, throttle_ms: 0 }));
+    assert_eq!(client.receive_fetched().0, 0);
 }

@@ -140,7 +140,29 @@ fn a_silent_connection_is_closed() {
         config.idle = Duration::from_millis(100);
         config
     });
-    assert_eq!(Raw::connect(sim.running().kafka).receive(), None);
+    let mut client = Raw::connect(sim.running().kafka);
+    assert_eq!(client.receive(), None);
+    assert_eq!(sim.counter("connections_idle_closed"), 1);
+    // A client that waits for an answer is not silent.
+    sim.order("/v1/faults/throttle", r#"{"ms": 300}"#);
+    let mut client = Raw::connect(sim.running().kafka);
+    assert_eq!(client.produce(Batch::PLAIN).map(|stored| stored.error), Some(0));
+}
+
+#[test]
+fn gzip_is_refused_where_the_tier_has_none() {
+    let gzip = Batch { codec: 1, ..Batch::PLAIN };
+    let sim = Sim::start_with(|mut config| {
+        config.gzip = false;
+        config
+    });
+    let mut client = Raw::connect(sim.running().kafka);
+    assert_eq!(client.produce(gzip).map(|stored| stored.error), Some(43));
+    assert_eq!(client.produce(Batch::PLAIN).map(|stored| stored.error), Some(0));
+    assert_eq!(sim.counter("gzip_refused"), 1);
+    let sim = Sim::start();
+    assert_eq!(Raw::connect(sim.running().kafka).produce(gzip).map(|stored| stored.error), Some(0));
+    assert_eq!(sim.counter("gzip_refused"), 0);
 }
 
 #[test]

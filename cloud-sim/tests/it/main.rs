@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that the helpers are tests too.
 #[cfg(test)]
+mod authorization;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod control;
@@ -11,6 +13,8 @@ mod faults;
 mod limits;
 #[cfg(test)]
 mod program;
+#[cfg(test)]
+mod quota;
 #[cfg(test)]
 mod raw;
 #[cfg(test)]

@@ -26,7 +26,11 @@ fn command(data: &Path) -> Command {
 }
 
 fn start(data: &Path) -> (Program, Value) {
-    let mut child = command(data).spawn().unwrap();
+    started(command(data).spawn().unwrap())
+}
+
+/// Waits for the ready line.
+fn started(mut child: Child) -> (Program, Value) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (Program(child), serde_json::from_str(&line).unwrap())
@@ -45,6 +49,22 @@ fn sigterm_and_sigint_end_it_cleanly_and_kill_loses_nothing() {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         assert_eq!(program.0.wait().unwrap().success(), signal != "-KILL", "{signal}");
     }
+}
+
+#[test]
+fn the_tier_can_be_chosen_on_the_command_line() {
+    let data = TempDir::new().unwrap();
+    let mut command = command(data.path());
+    command.args(["--event-rate", "10", "--byte-rate", "1000000", "--policy-violation-ms", "1500"]);
+    command.args(["--gzip", "refuse", "--idle-ms", "1000"]);
+    let (_program, ready) = started(command.spawn().unwrap());
+    let mut client = Raw::connect(ready["kafka"].as_str().unwrap().parse().unwrap());
+    assert_eq!(client.produce(Batch { codec: 1, ..Batch::PLAIN }).map(|stored| stored.error), Some(43));
+    assert_eq!(client.produce(Batch { records: 50, ..Batch::PLAIN }).map(|stored| stored.error), Some(44));
+    let delayed = client.produce(Batch { records: 12, ..Batch::PLAIN }).unwrap();
+    // The batch with gzip came in too, so it was paid for.
+    assert_eq!((delayed.error, delayed.throttle_ms), (0, 300));
+    assert_eq!(client.receive(), None, "closed when it says nothing");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(crate) struct Batch {
     pub(crate) producer_id: i64,
     pub(crate) sequence: i32,
     pub(crate) codec: i16,
+    pub(crate) records: i32,
     pub(crate) body: usize,
 }
 
@@ -27,19 +28,19 @@ pub(crate) struct Stored {
 }
 
 impl Batch {
-    pub(crate) const PLAIN: Self = Self { producer_id: -1, sequence: -1, codec: 0, body: 20 };
+    pub(crate) const PLAIN: Self = Self { producer_id: -1, sequence: -1, codec: 0, records: 1, body: 20 };
 
-    /// One record's worth of header, zeros for a body, and a right checksum.
+    /// A header that claims so many records, zeros for a body, and a right checksum.
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut covered = Vec::new();
         covered.put_i16(self.codec);
-        covered.put_i32(0);
+        covered.put_i32(self.records - 1);
         covered.put_i64(1);
         covered.put_i64(1);
         covered.put_i64(self.producer_id);
         covered.put_i16(if self.producer_id < 0 { -1 } else { 0 });
         covered.put_i32(self.sequence);
-        covered.put_i32(1);
+        covered.put_i32(self.records);
         covered.put_bytes(0, self.body);
         let mut bytes = Vec::new();
         bytes.put_i64(0);
@@ -103,32 +104,49 @@ impl Raw {
 
     /// Produces a batch with version 7.
     pub(crate) fn send_produce(&mut self, topic: &str, partition: i32, records: &[u8]) {
+        self.send_produce_to(topic, &[(partition, records)]);
+    }
+
+    /// Produces a batch for each of several partitions in one request.
+    pub(crate) fn send_produce_to(&mut self, topic: &str, partitions: &[(i32, &[u8])]) {
         let mut body = Vec::new();
         body.put_i16(-1);
         body.put_i16(-1);
         body.put_i32(1_000);
         body.put_i32(1);
         put_string(&mut body, topic);
-        body.put_i32(1);
-        body.put_i32(partition);
-        body.put_i32(i32::try_from(records.len()).unwrap());
-        body.put_slice(records);
+        body.put_i32(i32::try_from(partitions.len()).unwrap());
+        for (partition, records) in partitions {
+            body.put_i32(*partition);
+            body.put_i32(i32::try_from(records.len()).unwrap());
+            body.put_slice(records);
+        }
         self.send(0, 7, &body);
     }
 
     pub(crate) fn receive_stored(&mut self) -> Option<Stored> {
+        let mut stored = self.receive_all_stored()?;
+        assert_eq!(stored.len(), 1, "partitions");
+        stored.pop()
+    }
+
+    /// The answer for each partition of the request, in its order.
+    pub(crate) fn receive_all_stored(&mut self) -> Option<Vec<Stored>> {
         let body = self.receive()?;
         let mut fields = &body[..];
         assert_eq!(fields.get_i32(), 1, "topics");
         let name = usize::try_from(fields.get_i16()).unwrap();
         fields.advance(name);
-        assert_eq!(fields.get_i32(), 1, "partitions");
-        let _partition = fields.get_i32();
-        let (error, offset) = (fields.get_i16(), fields.get_i64());
-        fields.advance(16);
+        let mut stored = Vec::new();
+        for _ in 0..fields.get_i32() {
+            let _partition = fields.get_i32();
+            stored.push(Stored { error: fields.get_i16(), offset: fields.get_i64(), throttle_ms: 0 });
+            fields.advance(16);
+        }
         let throttle_ms = fields.get_i32();
         assert!(!fields.has_remaining());
-        Some(Stored { error, offset, throttle_ms })
+        stored.iter_mut().for_each(|stored| stored.throttle_ms = throttle_ms);
+        Some(stored)
     }
 
     pub(crate) fn produce(&mut self, batch: Batch) -> Option<Stored> {
@@ -151,6 +169,20 @@ impl Raw {
         body.put_i64(offset);
         body.put_i32(1_000_000);
         self.send(1, 4, &body);
+    }
+
+    /// Asks for the next offset of partition 0 of `t` with version 1, and returns the error.
+    pub(crate) fn list_latest(&mut self) -> i16 {
+        let mut body = Vec::new();
+        body.put_i32(-1);
+        body.put_i32(1);
+        put_string(&mut body, "t");
+        body.put_i32(1);
+        body.put_i32(0);
+        body.put_i64(-1);
+        self.send(2, 1, &body);
+        let answer = self.receive().unwrap();
+        (&answer[4 + 2 + 1 + 4 + 4..]).get_i16()
     }
 
     /// The error and the records of a fetch.
