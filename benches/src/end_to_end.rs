@@ -1,8 +1,7 @@
-//! `end-to-end`: the same load with the uplink on, until everything stored has arrived in the cloud stand-in.
+//! `end-to-end`: the same load with the uplink on, until everything stored is confirmed by the cloud stand-in.
 //!
 //! The closed loop offers more than the uplink carries, so the outbox fills under load and drains afterwards: the
-//! figure is the gateway's processor time for the whole way of a message. There are no bars; the stand-in shares
-//! the machine.
+//! figure is the gateway's processor time for the whole way of a message, in each format of records.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,8 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use serde_json::Value;
-use testkit::cloud::Cloud;
 
 use crate::cell::Cell;
 use crate::clock::now;
@@ -20,20 +17,28 @@ use crate::ingest::Plan;
 use crate::load::{self, Load, count};
 use crate::machine::Machine;
 use crate::packets::Payloads;
-use crate::servers::{self, Server, TOPIC};
+use crate::report::Bar;
+use crate::servers::Server;
 use crate::stats;
+use crate::uplink::way::{Format, Security, Sky, Way};
 
 /// Longest time for the outbox to drain after the load.
 const DRAIN_WITHIN: Duration = Duration::from_secs(180);
 
-/// How often the cloud is asked how much arrived.
+/// How often the gateway is asked how much is confirmed.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Most processor time per message in this cell, in microseconds.
+const BARS: [(Format, f64); 2] = [(Format::Packed, 3.0), (Format::PerMessage, 4.5)];
+const BAR_CELL: Cell = Cell { connections: 1000, window: 16 };
 
 /// The figures of one measurement.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sample {
     /// The cell.
     pub cell: Cell,
+    /// Format of the records.
+    pub format: Format,
     /// The gateway's processor time, socket to cloud, per message that arrived, in microseconds.
     pub cpu_us: f64,
     /// Acknowledged messages per second under load.
@@ -44,8 +49,8 @@ pub struct Sample {
     pub ack_p50_ms: f64,
     /// 99th percentile of it.
     pub ack_p99_ms: f64,
-    /// Peak of the resident memory seen at the end of load and drain, in bytes.
-    pub rss_bytes: u64,
+    /// The most memory that was resident, in bytes.
+    pub rss_bytes_max: u64,
 }
 
 /// Everything one run found.
@@ -61,34 +66,49 @@ pub struct Report {
     pub payload_bytes: usize,
     /// Every measurement, in the order taken.
     pub samples: Vec<Sample>,
+    /// The bars and whether they hold.
+    pub bars: Vec<Bar>,
 }
 
 /// Runs the measurements with the servers' data in `folder`; `progress` hears of each sample.
 ///
 /// # Errors
 /// A server cannot be started, a connection fails, or the outbox does not drain.
-pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<Report> {
+pub async fn run(plan: &Plan, formats: &[Format], folder: &Path, progress: impl Fn(&str)) -> Result<Report> {
     let machine = Machine::look(folder);
     let payloads = Arc::new(Payloads::new(plan.payload_bytes)?);
     let mut samples = Vec::new();
     for round in 1..=plan.rounds {
-        for &cell in &plan.cells {
-            let sample = sample(plan, folder, cell, &payloads).await;
-            let sample = sample.with_context(|| format!("round {round}, {cell}"))?;
+        for (&cell, &format) in
+            plan.cells.iter().flat_map(|cell| formats.iter().map(move |format| (cell, format)))
+        {
+            let sample = sample(plan, folder, cell, format, &payloads).await;
+            let sample = sample.with_context(|| format!("round {round}, {cell} {format}"))?;
             progress(&format!(
-                "round {round}: {cell} {:.2} µs/message, {:.0} acked/s, {:.0} delivered/s",
+                "round {round}: {cell} {format} {:.2} µs/message, {:.0} acked/s, {:.0} delivered/s",
                 sample.cpu_us, sample.acked_per_second, sample.delivered_per_second
             ));
             samples.push(sample);
         }
     }
     let seconds = plan.measure.as_secs_f64();
-    Ok(Report { benchmark: "end-to-end", machine, seconds, payload_bytes: plan.payload_bytes, samples })
+    let payload_bytes = plan.payload_bytes;
+    let mut report =
+        Report { benchmark: "end-to-end", machine, seconds, payload_bytes, samples, bars: Vec::new() };
+    report.judge();
+    Ok(report)
 }
 
-async fn sample(plan: &Plan, folder: &Path, cell: Cell, payloads: &Arc<Payloads>) -> Result<Sample> {
-    let (cloud, _cloud_folder) = servers::cloud(folder)?;
-    let server = Server::gateway(folder, Some(&cloud))?;
+async fn sample(
+    plan: &Plan,
+    folder: &Path,
+    cell: Cell,
+    format: Format,
+    payloads: &Arc<Payloads>,
+) -> Result<Sample> {
+    let sky = Sky::start(folder)?;
+    let way = Way { format, security: Security::Plain };
+    let server = Server::gateway_with(folder, sky.config(way)?, None)?;
     let load = Load {
         address: server.address(),
         cell,
@@ -98,45 +118,53 @@ async fn sample(plan: &Plan, folder: &Path, cell: Cell, payloads: &Arc<Payloads>
     };
     let start = now();
     let outcome = load::run(&load, || Ok(server.usage()?.cpu)).await?;
-    let loaded = server.usage()?;
-    let delivered = drained(&cloud, outcome.acked_total).await?;
+    let delivered = drained(&server, outcome.acked_total).await?;
     let elapsed = start.elapsed();
     let usage = server.usage()?;
     Ok(Sample {
         cell,
+        format,
         cpu_us: usage.cpu.as_secs_f64() * 1e6 / count(delivered).max(1.0),
         acked_per_second: outcome.acked_per_second(),
         delivered_per_second: count(delivered) / elapsed.as_secs_f64(),
         ack_p50_ms: outcome.latency_ms(50.0),
         ack_p99_ms: outcome.latency_ms(99.0),
-        rss_bytes: usage.rss_bytes.max(loaded.rss_bytes),
+        rss_bytes_max: server.rss_bytes_max()?,
     })
 }
 
-/// Waits until as many messages arrived as were acknowledged; how many did. Those that were stored and not
+/// Waits until as many messages are confirmed as were acknowledged; how many are. Those that were stored and not
 /// acknowledged any more when the load ended may come on top.
-async fn drained(cloud: &Cloud, acked: u64) -> Result<u64> {
+async fn drained(server: &Server, acked: u64) -> Result<u64> {
     let deadline = now() + DRAIN_WITHIN;
     loop {
-        let topics = cloud.control().topics().context("the cloud stand-in does not say what it has")?;
-        let arrived = arrived(&topics, TOPIC.0).context("the cloud stand-in's topics are not understood")?;
-        if arrived >= acked {
-            return Ok(arrived);
+        let confirmed = server.confirmed()?;
+        if confirmed >= acked {
+            return Ok(confirmed);
         }
         if now() > deadline {
-            bail!("only {arrived} of {acked} acknowledged messages arrived within {DRAIN_WITHIN:?}");
+            bail!("only {confirmed} of {acked} acknowledged messages arrived within {DRAIN_WITHIN:?}");
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-/// The records of a topic: the sum of its partitions' next offsets.
-fn arrived(topics: &Value, name: &str) -> Option<u64> {
-    let partitions = topics.get(name)?.get("partitions")?.as_array()?;
-    partitions.iter().map(|partition| partition.get("high_watermark")?.as_u64()).sum()
-}
-
 impl Report {
+    fn judge(&mut self) {
+        let bars = BARS.iter().filter_map(|&(format, limit)| {
+            let of = |sample: &&Sample| sample.cell == BAR_CELL && sample.format == format;
+            let all: Vec<f64> = self.samples.iter().filter(of).map(|sample| sample.cpu_us).collect();
+            let name = format!("processor time per message to the cloud, {BAR_CELL} {format}, µs");
+            Some(Bar::at_most(name, stats::median(&all)?, limit))
+        });
+        self.bars = bars.collect();
+    }
+
+    /// Whether every bar holds.
+    pub fn pass(&self) -> bool {
+        self.bars.iter().all(|bar| bar.pass)
+    }
+
     /// The run as Markdown.
     ///
     /// # Errors
@@ -147,63 +175,78 @@ impl Report {
         writeln!(text, "Payload {} bytes, QoS 1, {} s under load.\n", self.payload_bytes, self.seconds)?;
         writeln!(
             text,
-            "| cell | rounds | CPU µs/message to the cloud | acked/s | delivered/s | ack p50 ms | ack p99 ms | memory MB |"
+            "| cell | format | rounds | CPU µs/message to the cloud | acked/s | delivered/s | ack p50 ms | ack p99 ms | peak RSS MB |"
         )?;
-        writeln!(text, "|---|---|---|---|---|---|---|---|")?;
-        let mut cells: Vec<Cell> = self.samples.iter().map(|sample| sample.cell).collect();
-        cells.sort_unstable_by_key(|cell| (cell.connections, cell.window));
-        cells.dedup();
-        for cell in cells {
-            let all: Vec<&Sample> = self.samples.iter().filter(|sample| sample.cell == cell).collect();
+        writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
+        let key = |(cell, format): &(Cell, Format)| (cell.connections, cell.window, *format);
+        let mut rows: Vec<_> = self.samples.iter().map(|sample| (sample.cell, sample.format)).collect();
+        rows.sort_unstable_by_key(key);
+        rows.dedup();
+        for row @ (cell, format) in rows {
+            let of = |sample: &&Sample| (sample.cell, sample.format) == row;
+            let all: Vec<&Sample> = self.samples.iter().filter(of).collect();
             let median = |of: fn(&Sample) -> f64| {
                 stats::median(&all.iter().map(|sample| of(sample)).collect::<Vec<_>>()).unwrap_or_default()
             };
             writeln!(
                 text,
-                "| {cell} | {} | {:.2} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} |",
+                "| {cell} | {format} | {} | {:.2} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} |",
                 all.len(),
                 median(|s| s.cpu_us),
                 median(|s| s.acked_per_second),
                 median(|s| s.delivered_per_second),
                 median(|s| s.ack_p50_ms),
                 median(|s| s.ack_p99_ms),
-                median(|s| count(s.rss_bytes) / 1e6)
+                median(|s| count(s.rss_bytes_max) / 1e6)
             )?;
         }
+        Bar::write(&self.bars, &mut text)?;
         Ok(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    #[test]
-    fn arrived_adds_the_partitions_up() {
-        let topics = json!({"telemetry": {"partitions": [{"high_watermark": 3}, {"high_watermark": 4}]}});
-        assert_eq!(arrived(&topics, "telemetry"), Some(7));
-        assert_eq!(arrived(&topics, "other"), None);
-        assert_eq!(arrived(&json!({"telemetry": {"partitions": [{}]}}), "telemetry"), None);
-    }
-
-    #[test]
-    fn the_table_has_a_line_per_cell() {
-        let sample = |connections| Sample {
+    fn report(cpu_us: f64) -> Report {
+        let sample = |connections, format| Sample {
             cell: Cell { connections, window: 16 },
-            cpu_us: 5.0,
+            format,
+            cpu_us,
             acked_per_second: 100.0,
             delivered_per_second: 90.0,
             ack_p50_ms: 1.0,
             ack_p99_ms: 2.0,
-            rss_bytes: 50_000_000,
+            rss_bytes_max: 50_000_000,
         };
-        let samples = vec![sample(50), sample(1000), sample(50), sample(1000)];
+        let (one, many) = (Format::PerMessage, Format::Packed);
+        let samples = vec![sample(50, one), sample(1000, one), sample(50, one), sample(1000, many)];
         let machine = Machine::look(Path::new("."));
-        let report = Report { benchmark: "end-to-end", machine, seconds: 3.0, payload_bytes: 200, samples };
-        let text = report.markdown().unwrap();
-        assert!(text.contains("| 50x16 | 2 | 5.00 | 100 | 90 | 1.00 | 2.00 | 50 |"), "{text}");
-        assert_eq!(text.matches("x16 |").count(), 2, "{text}");
+        let mut report = Report {
+            benchmark: "end-to-end",
+            machine,
+            seconds: 3.0,
+            payload_bytes: 200,
+            samples,
+            bars: Vec::new(),
+        };
+        report.judge();
+        report
+    }
+
+    #[test]
+    fn the_table_has_a_line_per_cell_and_format() {
+        let text = report(5.0).markdown().unwrap();
+        assert!(text.contains("| 50x16 | per-message | 2 | 5.00 | 100 | 90 | 1.00 | 2.00 | 50 |"), "{text}");
+        assert!(text.contains("| 1000x16 | packed | 1 | 5.00 |"), "{text}");
+    }
+
+    #[test]
+    fn each_format_has_its_bar() {
+        let passed = |cpu_us| report(cpu_us).bars.iter().map(|bar| bar.pass).collect::<Vec<_>>();
+        assert_eq!(passed(2.9), [true, true]);
+        assert_eq!(passed(4.0), [false, true]);
+        assert_eq!(passed(5.0), [false, false]);
     }
 }

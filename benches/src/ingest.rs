@@ -66,7 +66,7 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
     } else {
         let connections = idle::possible(plan.idle)?;
         progress(&format!("connecting {connections} idle devices"));
-        let ours = idle_of(&Server::gateway(folder, None)?, connections).await?;
+        let ours = idle_of(&Server::gateway(folder)?, connections).await?;
         let theirs = idle_of(&Server::mosquitto(folder).await?, connections).await?;
         (Some(ours), Some(theirs))
     };
@@ -93,7 +93,7 @@ async fn sample(
     payloads: &Arc<Payloads>,
 ) -> Result<Sample> {
     let server = match peer {
-        Peer::Penstock => Server::gateway(folder, None)?,
+        Peer::Penstock => Server::gateway(folder)?,
         Peer::Mosquitto => Server::mosquitto(folder).await?,
     };
     let load = Load {

@@ -15,12 +15,16 @@
 //! machine    where the figures were taken
 //! ingest     the comparison with a broker that stores nothing
 //! end_to_end the same load with the uplink on
+//! uplink     a full outbox on its way to the cloud
+//! drain      the same while devices publish
+//! threads    processor time by thread
 //! report     medians, bars, Markdown and JSON
 //! outbox     the outbox alone, beside a plain append log
 //! ```
 
 pub mod cell;
 pub mod clock;
+pub mod drain;
 pub mod end_to_end;
 pub mod idle;
 pub mod ingest;
@@ -32,3 +36,5 @@ pub mod probe;
 pub mod report;
 pub mod servers;
 pub mod stats;
+pub mod threads;
+pub mod uplink;

@@ -1,5 +1,5 @@
 //! The closed loop: every connection keeps its window full, and everything acknowledged in the measured time
-//! counts.
+//! counts. Or a fixed rate, within the window.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::cell::Cell;
 use crate::clock::now;
@@ -23,6 +24,9 @@ const CONNECTING_MAX: usize = 64;
 
 /// Longest time for one CONNECT to be answered.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often a connection with a rate looks at what is due.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Latencies above this count as this much, in microseconds.
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
@@ -75,6 +79,7 @@ impl Outcome {
 }
 
 /// What the connections share.
+#[derive(Debug)]
 struct Shared {
     measuring: AtomicBool,
     acked: AtomicU64,
@@ -82,36 +87,28 @@ struct Shared {
     payloads: Arc<Payloads>,
 }
 
+/// Connections under load; dropped, they are closed.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    connections: JoinSet<io::Result<()>>,
+}
+
 /// Runs one measurement. `cpu` tells the server's processor time so far.
 ///
 /// # Errors
 /// A connection is refused or fails, or `cpu` fails: a measurement with broken connections means nothing.
 pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outcome> {
-    let streams = connect_all(load.address, load.cell.connections).await?;
-    let shared = Arc::new(Shared {
-        measuring: AtomicBool::new(false),
-        acked: AtomicU64::new(0),
-        latency: Mutex::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?),
-        payloads: Arc::clone(&load.payloads),
-    });
-    let mut connections = JoinSet::new();
-    for (index, stream) in streams.into_iter().enumerate() {
-        let device = Device::new(stream, index, load)?;
-        connections.spawn(device.drive(Arc::clone(&shared)));
-    }
+    let mut running = Running::start(load.address, load.cell, &load.payloads, None).await?;
     tokio::time::sleep(load.warm_up).await;
-    shared.measuring.store(true, Ordering::Relaxed);
-    let (start, cpu_before, acked_before) = (now(), cpu()?, shared.acked.load(Ordering::Relaxed));
+    running.shared.measuring.store(true, Ordering::Relaxed);
+    let (start, cpu_before, acked_before) = (now(), cpu()?, running.acked());
     tokio::time::sleep(load.measure).await;
-    let (elapsed, cpu_after, acked_after) = (start.elapsed(), cpu()?, shared.acked.load(Ordering::Relaxed));
-    shared.measuring.store(false, Ordering::Relaxed);
-    if let Some(ended) = connections.try_join_next() {
-        ended?.context("a connection failed under load")?;
-        bail!("a connection ended under load");
-    }
-    connections.shutdown().await;
-    let latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let acked_total = shared.acked.load(Ordering::Relaxed);
+    let (elapsed, cpu_after, acked_after) = (start.elapsed(), cpu()?, running.acked());
+    running.shared.measuring.store(false, Ordering::Relaxed);
+    running.check()?;
+    let latency = running.latency();
+    let acked_total = running.stop().await;
     Ok(Outcome {
         acked: acked_after - acked_before,
         acked_total,
@@ -119,6 +116,77 @@ pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outc
         cpu: cpu_after.saturating_sub(cpu_before),
         latency,
     })
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Connects all devices and lets them publish: as fast as their windows allow, or `rate` messages per second
+    /// altogether as far as the windows allow.
+    ///
+    /// # Errors
+    /// A connection is refused.
+    pub async fn start(
+        address: SocketAddr,
+        cell: Cell,
+        payloads: &Arc<Payloads>,
+        rate: Option<u32>,
+    ) -> Result<Self> {
+        let streams = connect_all(address, cell.connections).await?;
+        let shared = Arc::new(Shared {
+            measuring: AtomicBool::new(false),
+            acked: AtomicU64::new(0),
+            latency: Mutex::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?),
+            payloads: Arc::clone(payloads),
+        });
+        let mut connections = JoinSet::new();
+        for (index, stream) in streams.into_iter().enumerate() {
+            let device = Device::new(stream, index, cell, payloads.size())?;
+            let shared = Arc::clone(&shared);
+            match rate {
+                None => connections.spawn(device.drive(shared)),
+                Some(rate) => {
+                    let each = f64::from(rate) / f64::from(cell.connections);
+                    connections.spawn(device.drive_paced(shared, each))
+                }
+            };
+        }
+        Ok(Self { shared, connections })
+    }
+
+    /// Messages acknowledged since the first connection.
+    pub fn acked(&self) -> u64 {
+        self.shared.acked.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the latencies seen and takes new ones from now on.
+    pub fn restart_latency(&self) {
+        self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner).reset();
+        self.shared.measuring.store(true, Ordering::Relaxed);
+    }
+
+    /// The latencies seen, in microseconds.
+    pub fn latency(&self) -> Histogram<u64> {
+        self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether all connections still work.
+    ///
+    /// # Errors
+    /// One of them does not.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(ended) = self.connections.try_join_next() {
+            ended?.context("a connection failed under load")?;
+            bail!("a connection ended under load");
+        }
+        Ok(())
+    }
+
+    /// Ends them in the middle of their work. Returns how many messages were acknowledged.
+    pub async fn stop(mut self) -> u64 {
+        self.connections.shutdown().await;
+        self.acked()
+    }
 }
 
 /// Connects `count` devices, a bounded number at a time.
@@ -174,10 +242,10 @@ struct Device {
 }
 
 impl Device {
-    fn new(stream: TcpStream, index: usize, load: &Load) -> Result<Self> {
+    fn new(stream: TcpStream, index: usize, cell: Cell, payload_bytes: usize) -> Result<Self> {
         let topic = format!("devices/{}/telemetry", device_id(index));
-        let publisher = Publisher::new(&topic, load.payloads.size())?;
-        let sent = vec![now(); usize::from(load.cell.window)];
+        let publisher = Publisher::new(&topic, payload_bytes)?;
+        let sent = vec![now(); usize::from(cell.window)];
         // Connections start at different payloads, so that neighbours in a group differ.
         Ok(Self { stream, publisher, sent, next: index.wrapping_mul(37) })
     }
@@ -202,6 +270,39 @@ impl Device {
                 filled = take_acks(&mut acks, filled + read, &mut ready)?;
             }
             self.record(&ready, &shared)?;
+        }
+    }
+
+    /// Publishes what is due at `rate` messages per second, as far as the window has room; never returns `Ok`.
+    async fn drive_paced(mut self, shared: Arc<Shared>, rate: f64) -> io::Result<()> {
+        let mut free: Vec<u16> = (1..=u16::try_from(self.sent.len()).map_err(io::Error::other)?).collect();
+        let (mut out, mut acked) = (Vec::new(), Vec::new());
+        let mut acks = vec![0; self.sent.len() * ACK_BYTES];
+        let (start, mut sent, mut filled) = (now(), 0, 0);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let room = acks.get_mut(filled..).unwrap_or_default();
+            let read = tokio::select! {
+                _ = ticks.tick() => None,
+                read = self.stream.read(room) => Some(read?),
+            };
+            match read {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(read) => {
+                    filled = take_acks(&mut acks, filled + read, &mut acked)?;
+                    self.record(&acked, &shared)?;
+                    free.append(&mut acked);
+                }
+                None => {
+                    let due = due(start.elapsed(), rate).saturating_sub(sent).min(free.len());
+                    let mut ready = free.split_off(free.len() - due);
+                    sent += due;
+                    self.publish(&mut ready, &mut out, &shared.payloads);
+                    self.stream.write_all(&out).await?;
+                    out.clear();
+                }
+            }
         }
     }
 
@@ -231,6 +332,16 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// How many messages are due after this time.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a product of a time and a rate that are not negative, far below 2^52"
+)]
+fn due(elapsed: Duration, rate: f64) -> usize {
+    (elapsed.as_secs_f64() * rate) as usize
 }
 
 /// Takes whole PUBACKs from the front of the buffer, moves the rest to its start and returns the rest's length.

@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
 use penstock_benches::outbox::job::{self, Job};
-use penstock_benches::{end_to_end, outbox, servers};
+use penstock_benches::uplink::way::{Format, Security, Way};
+use penstock_benches::{drain, end_to_end, outbox, servers, uplink};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -28,8 +29,18 @@ struct Arguments {
 enum Benchmark {
     /// Durable ingest without an uplink beside mosquitto storing nothing, held against the bars
     Ingest(Options),
-    /// The same load with the uplink on, until everything is in the cloud stand-in; figures without bars
-    EndToEnd(Options),
+    /// The same load with the uplink on, until everything is in the cloud stand-in, held against the bars
+    EndToEnd {
+        #[command(flatten)]
+        options: Options,
+        /// Formats of the records, separated by commas
+        #[arg(long, value_delimiter = ',', default_value = "per-message,packed")]
+        formats: Vec<Format>,
+    },
+    /// A full outbox on its way to the cloud stand-in, held against the bars
+    Uplink(UplinkOptions),
+    /// A backlog on its way to the cloud stand-in while devices publish, held against the bars
+    Drain(DrainOptions),
     /// The outbox beside a plain append log, and its figures under load, held against what is demanded
     Outbox(OutboxOptions),
     /// One measurement of `outbox`, in a process of its own
@@ -68,6 +79,46 @@ struct OutboxOptions {
     /// Where the JSON report goes
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Ways {
+    /// Formats of the records, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "per-message,packed")]
+    formats: Vec<Format>,
+    /// Securities of the connection, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "plain,tls")]
+    securities: Vec<Security>,
+    /// How often each way is measured; figures are medians
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Folder for the servers' data; it must lie on the disk that is to be measured
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    /// Where the JSON report goes
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct UplinkOptions {
+    #[command(flatten)]
+    ways: Ways,
+    /// Messages in the outbox
+    #[arg(long, default_value_t = 2_000_000)]
+    messages: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct DrainOptions {
+    #[command(flatten)]
+    ways: Ways,
+    /// Gigabytes of payload in the backlog
+    #[arg(long, default_value = "2", value_parser = gigabytes)]
+    backlog: u64,
+    /// Messages sent to learn what a way reaches without devices
+    #[arg(long, default_value_t = 2_000_000)]
+    messages: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -144,12 +195,33 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
             publish(&report.markdown()?, &report, options.report.as_deref())?;
             Ok(report.pass())
         }
-        Benchmark::EndToEnd(options) => {
+        Benchmark::EndToEnd { options, formats } => {
             let folder = servers::folder(&options.folder, "bench-")?;
-            let report =
-                generator(options)?.block_on(end_to_end::run(&plan(options), folder.path(), progress))?;
+            let plan = plan(options);
+            let run = end_to_end::run(&plan, formats, folder.path(), progress);
+            let report = generator(options)?.block_on(run)?;
             publish(&report.markdown()?, &report, options.report.as_deref())?;
-            Ok(true)
+            Ok(report.pass())
+        }
+        Benchmark::Uplink(UplinkOptions { ways, messages }) => {
+            let folder = servers::folder(&ways.folder, "bench-")?;
+            let plan = uplink::Plan { ways: ways.list(), rounds: ways.rounds, messages: *messages };
+            let report = runtime(all_cores())?.block_on(uplink::run(&plan, folder.path(), progress))?;
+            publish(&report.markdown()?, &report, ways.report.as_deref())?;
+            Ok(report.pass())
+        }
+        Benchmark::Drain(options) => {
+            let ways = &options.ways;
+            let folder = servers::folder(&ways.folder, "bench-")?;
+            let plan = drain::Plan {
+                ways: ways.list(),
+                rounds: ways.rounds,
+                backlog_bytes: options.backlog,
+                reference_messages: options.messages,
+            };
+            let report = runtime(all_cores())?.block_on(drain::run(&plan, folder.path(), progress))?;
+            publish(&report.markdown()?, &report, ways.report.as_deref())?;
+            Ok(report.pass())
         }
         Benchmark::Outbox(options) => {
             let folder = servers::folder(&options.folder, "bench-")?;
@@ -159,10 +231,24 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
         }
         Benchmark::OutboxJob { job, folder } => {
             // As the gateway's: a thread for every processor.
-            let runtime = runtime(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))?;
+            let runtime = runtime(all_cores())?;
             runtime.block_on(job::work(job, folder))?;
             Ok(true)
         }
+    }
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl Ways {
+    fn list(&self) -> Vec<Way> {
+        let ways = self
+            .formats
+            .iter()
+            .flat_map(|&format| self.securities.iter().map(move |&security| Way { format, security }));
+        ways.collect()
     }
 }
 
@@ -234,6 +320,16 @@ mod tests {
         };
         assert_eq!(options.cells.len(), 2);
         assert_eq!(options.seconds, Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn ways_are_every_format_with_every_security() {
+        let words = ["penstock-benches", "uplink", "--formats", "packed", "--securities", "tls,plain"];
+        let Benchmark::Uplink(options) = Arguments::try_parse_from(words).unwrap().benchmark else {
+            panic!("another benchmark")
+        };
+        let names: Vec<_> = options.ways.list().iter().map(Way::to_string).collect();
+        assert_eq!(names, ["packed TLS", "packed plain"]);
     }
 
     #[test]

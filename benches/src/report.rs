@@ -102,15 +102,31 @@ pub struct Bar {
     pub name: String,
     /// The measured figure.
     pub measured: f64,
-    /// The largest figure that passes.
+    /// The largest figure that passes, or the smallest where the name says so.
     pub limit: f64,
     /// Whether it holds.
     pub pass: bool,
 }
 
 impl Bar {
-    fn at_most(name: impl Into<String>, measured: f64, limit: f64) -> Self {
+    pub(crate) fn at_most(name: impl Into<String>, measured: f64, limit: f64) -> Self {
         Self { name: name.into(), measured, limit, pass: measured <= limit }
+    }
+
+    pub(crate) fn at_least(name: impl Into<String>, measured: f64, limit: f64) -> Self {
+        Self { name: format!("{}, at least", name.into()), measured, limit, pass: measured >= limit }
+    }
+
+    /// Writes bars as a table, if there are any.
+    pub(crate) fn write(bars: &[Self], text: &mut String) -> std::fmt::Result {
+        if !bars.is_empty() {
+            writeln!(text, "\n| bar | measured | limit | |\n|---|---|---|---|")?;
+        }
+        for bar in bars {
+            let word = if bar.pass { "PASS" } else { "FAIL" };
+            writeln!(text, "| {} | {} | {} | {word} |", bar.name, figure(bar.measured), figure(bar.limit))?;
+        }
+        Ok(())
     }
 }
 
@@ -160,13 +176,7 @@ impl Report {
         self.write_cells(&mut text)?;
         self.write_probe(&mut text)?;
         self.write_idle(&mut text)?;
-        if !self.bars.is_empty() {
-            writeln!(text, "\n| bar | measured | at most | |\n|---|---|---|---|")?;
-        }
-        for bar in &self.bars {
-            let word = if bar.pass { "PASS" } else { "FAIL" };
-            writeln!(text, "| {} | {} | {} | {word} |", bar.name, figure(bar.measured), figure(bar.limit))?;
-        }
+        Bar::write(&self.bars, &mut text)?;
         Ok(text)
     }
 

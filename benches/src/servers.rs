@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use testkit::cloud::Cloud;
 use testkit::gateway::{Config, Gateway};
 use testkit::process::{Process, Usage};
 
 use crate::clock::now;
+use crate::threads::{self, Threads};
+use crate::uplink::backlog::Backlog;
 
 /// The topic of the cloud stand-in and its partitions.
 pub const TOPIC: (&str, u32) = ("telemetry", 4);
@@ -31,14 +32,14 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 pub struct Server {
     address: SocketAddr,
     pid: u32,
-    _running: Running,
+    running: Running,
     // After the process, so that the folder goes last.
     _folder: TempDir,
 }
 
 #[derive(Debug)]
 enum Running {
-    Gateway { _killed_on_drop: Box<Gateway> },
+    Gateway(Box<Gateway>),
     Mosquitto { _killed_on_drop: Process },
 }
 
@@ -48,17 +49,23 @@ impl Server {
     ///
     /// # Errors
     /// It cannot be started or does not become ready.
-    pub fn gateway(parent: &Path, cloud: Option<&Cloud>) -> Result<Self> {
+    pub fn gateway(parent: &Path) -> Result<Self> {
+        Self::gateway_with(parent, Config::default().set("uplink", "enabled = false"), None)
+    }
+
+    /// Starts the gateway with this uplink, and with what is in an outbox already.
+    ///
+    /// # Errors
+    /// It cannot be started or does not become ready.
+    pub fn gateway_with(parent: &Path, config: Config, backlog: Option<&Backlog>) -> Result<Self> {
         let folder = folder(parent, "gateway-")?;
-        let config = match cloud {
-            Some(cloud) => Config::default().uplink(&cloud.ready().kafka, TOPIC.0),
-            None => Config::default().set("uplink", "enabled = false"),
-        };
+        if let Some(backlog) = backlog {
+            backlog.copy_to(folder.path())?;
+        }
         let mut gateway = Gateway::start(folder.path(), config.id("bench").set("log", "level = \"warn\""))?;
         let address = gateway.mqtt().parse().context("the gateway's address is not understood")?;
         let pid = gateway.process().pid();
-        let running = Running::Gateway { _killed_on_drop: Box::new(gateway) };
-        Ok(Self { address, pid, _running: running, _folder: folder })
+        Ok(Self { address, pid, running: Running::Gateway(Box::new(gateway)), _folder: folder })
     }
 
     /// Starts mosquitto as the current user: no persistence, no limits on windows and queues, nobody subscribed.
@@ -81,7 +88,8 @@ impl Server {
             tokio::time::sleep(TRY_EVERY).await;
         }
         let pid = process.pid();
-        Ok(Self { address, pid, _running: Running::Mosquitto { _killed_on_drop: process }, _folder: folder })
+        let running = Running::Mosquitto { _killed_on_drop: process };
+        Ok(Self { address, pid, running, _folder: folder })
     }
 
     /// Where it takes MQTT connections, without TLS.
@@ -96,16 +104,45 @@ impl Server {
     pub fn usage(&self) -> Result<Usage> {
         Usage::of(self.pid).context("the server has ended")
     }
+
+    /// The processor time of its threads.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn threads(&self) -> Result<Threads> {
+        threads::of(self.pid).context("the server has ended")
+    }
+
+    /// The most memory that was resident so far, in bytes.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn rss_bytes_max(&self) -> Result<u64> {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the server has ended")?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        let kib: u64 = kib.context("the kernel does not account for memory")?.trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Messages of lane `telemetry` that the cloud confirmed, in the order of the lane and without a hole; only of a
+    /// gateway.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn confirmed(&self) -> Result<u64> {
+        let Running::Gateway(gateway) = &self.running else { bail!("only a gateway confirms") };
+        let metrics = gateway.health("/metrics")?.context("the gateway has no metrics")?;
+        Ok(low(&metrics).map_or(0, |low| low - 1))
+    }
 }
 
-/// Starts the cloud stand-in with the topic the gateway sends to. The folder must outlive it.
-///
-/// # Errors
-/// It cannot be started or does not become ready.
-pub fn cloud(parent: &Path) -> Result<(Cloud, TempDir)> {
-    let folder = folder(parent, "cloud-")?;
-    let cloud = Cloud::start(folder.path(), &[TOPIC])?;
-    Ok((cloud, folder))
+/// First position that is not confirmed; none before anything is.
+fn low(metrics: &str) -> Option<u64> {
+    let line = |line: &str| -> Option<u64> {
+        line.strip_prefix("penstock_uplink_low_seq{lane=\"telemetry\"}")?.trim().parse().ok()
+    };
+    metrics.lines().find_map(line).filter(|low| *low > 0)
 }
 
 /// A new folder inside `parent`, which is made if need be.
@@ -159,6 +196,13 @@ mod tests {
         let config = mosquitto_config("127.0.0.1:77".parse().unwrap(), "me");
         let expected = ["listener 77 127.0.0.1", "persistence false", "max_inflight_messages 0", "user me"];
         assert!(expected.iter().all(|line| config.lines().any(|found| found == *line)), "{config}");
+    }
+
+    #[test]
+    fn the_first_position_that_is_not_confirmed_is_found_in_the_metrics() {
+        let metrics = "# HELP x\npenstock_uplink_low_seq{lane=\"status\"} 3\npenstock_uplink_low_seq{lane=\"telemetry\"} 70\n";
+        assert_eq!(low(metrics), Some(70));
+        assert_eq!(low("penstock_uplink_low_seq{lane=\"status\"} 3\n"), None);
     }
 
     // Machines without the test packages cannot run this comparison at all; `xtask test` installs them.

@@ -1,5 +1,6 @@
 //! A client of cloud-sim: starting it, and its control API.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -180,7 +181,7 @@ impl Cloud {
     /// # Errors
     /// When the program is not found or does not get ready.
     pub fn start(directory: &Path, topics: &[(&str, u32)]) -> Result<Self, ProcessError> {
-        Self::start_with(directory, topics, &[])
+        Self::start_with(directory, topics, &[] as &[&str])
     }
 
     /// As [`Cloud::start`], with further arguments for the program, such as `--event-rate 1000`.
@@ -190,7 +191,7 @@ impl Cloud {
     pub fn start_with(
         directory: &Path,
         topics: &[(&str, u32)],
-        arguments: &[&str],
+        arguments: &[impl AsRef<OsStr>],
     ) -> Result<Self, ProcessError> {
         let mut command = Command::new(process::find("cloud-sim")?);
         command.args(["run", "--kafka", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"]);

@@ -23,8 +23,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Name {
     /// Durable ingest beside a broker that stores nothing, against the bars
     Ingest,
-    /// The same load with the uplink on; figures without bars
+    /// The same load with the uplink on, against the bars
     EndToEnd,
+    /// A full outbox on its way to the cloud stand-in, against the bars
+    Uplink,
+    /// The same while devices publish, against the bars
+    Drain,
     /// The outbox beside a plain append log, against what is demanded of it
     Outbox,
 }

@@ -114,6 +114,21 @@ impl Outbox {
         consumed: &[Lane],
         change: impl FnOnce(&mut Config),
     ) -> Result<(Self, Duration)> {
+        let consumers: Vec<_> =
+            consumed.iter().map(|lane| ConsumerId { name: CONSUMER.to_owned(), lane: *lane }).collect();
+        Self::open_for(directory, setup, &consumers, change)
+    }
+
+    /// As [`Self::open`], for these consumers.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(
+        directory: &Path,
+        setup: Setup,
+        consumers: &[ConsumerId],
+        change: impl FnOnce(&mut Config),
+    ) -> Result<(Self, Duration)> {
         let mut config = Config::new(directory);
         config.commit_floor = Duration::from_micros(setup.floor_micros);
         config.body_codec = match setup.codec {
@@ -123,11 +138,9 @@ impl Outbox {
         // A benchmark is bound by its time, not by the quota.
         config.bytes_max = 1 << 40;
         change(&mut config);
-        let consumers: Vec<_> =
-            consumed.iter().map(|lane| ConsumerId { name: CONSUMER.to_owned(), lane: *lane }).collect();
         let supervisor = Supervisor::new();
         let start = now();
-        let (service, handle) = Service::open(config, &consumers, &supervisor)?;
+        let (service, handle) = Service::open(config, consumers, &supervisor)?;
         let took = start.elapsed();
         let appender = handle.appender();
         Ok((Self { service, handle, appender, _supervisor: supervisor }, took))
