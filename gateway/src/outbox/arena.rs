@@ -5,6 +5,9 @@
 //! order of positions. A completion that submits several times to one group stands in the arena
 //! once, so that it is woken once. No allocation happens per message: buffers grow to the size of a
 //! group and are handed on to its segment.
+//!
+//! Progress that a consumer submits with its outputs lies in the arena beside them, so that one
+//! batch writes both and a failure takes both out.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,8 +17,11 @@ use penstock_proto::Lane;
 
 use super::commit::{Policy, Verdict, Waiting};
 use super::completion::{Completion, Ticket};
+use super::error::Refused;
+use super::keys::Progress;
 use super::record::Encoded;
 use super::segment::HEADER_LEN;
+use super::shared::Slot;
 use crate::supervise::clock;
 
 /// Everything submitted since the last swap.
@@ -23,6 +29,7 @@ use crate::supervise::clock;
 pub(super) struct Arena {
     lanes: [LaneBuffer; Lane::COUNT],
     submissions: Vec<Submission>,
+    bound: Vec<Bound>,
     waiting: Waiting,
     /// When the first of it was submitted.
     since: Option<Instant>,
@@ -40,6 +47,14 @@ pub(super) struct LaneBuffer {
 pub(super) struct Submission {
     pub(super) done: Arc<Completion>,
     pub(super) ticket: Ticket,
+}
+
+/// Progress of a consumer that is written together with the outputs it was submitted with.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// The consumer's place.
+    pub(super) place: usize,
+    pub(super) progress: Progress,
 }
 
 /// The arena that submitters fill, and the signal that wakes the committer.
@@ -100,6 +115,7 @@ impl Default for Arena {
         Self {
             lanes: std::array::from_fn(|_| LaneBuffer::with_room(LaneBuffer::BYTES_MIN)),
             submissions: Vec::new(),
+            bound: Vec::new(),
             waiting: Waiting::default(),
             since: None,
         }
@@ -119,6 +135,11 @@ impl Arena {
         self.submissions.drain(..)
     }
 
+    /// The progress in it, in order of submission.
+    pub(super) fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+
     /// How much it holds.
     pub(super) const fn waiting(&self) -> Waiting {
         self.waiting
@@ -135,6 +156,7 @@ impl Arena {
             *buffer = LaneBuffer::with_room(LaneBuffer::BYTES_MIN);
         }
         self.submissions.clear();
+        self.bound.clear();
         self.waiting = Waiting::default();
         self.since = None;
     }
@@ -213,13 +235,40 @@ impl Queue {
     /// Takes entries in, or fails them at once. Returns whether they were taken, and their ticket.
     pub(super) fn submit(&self, entries: &Encoded, done: &Arc<Completion>) -> (bool, Ticket) {
         let mut front = self.front.lock();
-        let front = &mut *front;
         if front.mode != Mode::Open {
             let ticket = done.issue();
             done.fail();
             return (false, ticket);
         }
-        if front.arena.waiting.messages == 0 {
+        (true, self.append(&mut front, entries, done))
+    }
+
+    /// Takes in the outputs of the consumer that has `slot`, and the progress that goes with them.
+    pub(super) fn submit_bound(
+        &self,
+        bound: Bound,
+        slot: &Slot,
+        outputs: &Encoded,
+        done: &Arc<Completion>,
+    ) -> Result<Ticket, Refused> {
+        let mut front = self.front.lock();
+        match front.mode {
+            // Whoever has not noticed yet that an earlier one failed must not go on behind it.
+            Mode::Open if done.has_failed() => return Err(Refused::Poisoned),
+            Mode::Open => {}
+            Mode::Poisoned => return Err(Refused::Poisoned),
+            Mode::Closed => return Err(Refused::Closed),
+        }
+        // Before the committer can see it, which writes no progress of this slot but this one.
+        slot.bind();
+        let ticket = self.append(&mut front, outputs, done);
+        front.arena.bound.push(bound);
+        front.arena.waiting.commits += 1;
+        Ok(ticket)
+    }
+
+    fn append(&self, front: &mut Front, entries: &Encoded, done: &Arc<Completion>) -> Ticket {
+        if front.arena.waiting.is_empty() {
             front.arena.since = Some(clock::now());
         }
         let ticket = front.arena.append(front.generation, entries, done);
@@ -232,7 +281,7 @@ impl Queue {
             front.committer = Committer::Busy;
             self.signal.notify_one();
         }
-        (true, ticket)
+        ticket
     }
 
     /// Makes [`Self::next`] return [`Work::Timer`] at `due` if nothing else happens before.
@@ -360,7 +409,10 @@ mod tests {
         }
         let mut spare = Arena::default();
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group);
-        assert_eq!(spare.waiting(), Waiting { messages: 6, bytes: 3 * entries.bytes(), urgent: false });
+        assert_eq!(
+            spare.waiting(),
+            Waiting { messages: 6, bytes: 3 * entries.bytes(), ..Waiting::default() }
+        );
         let tickets: Vec<_> = spare.submissions().map(|s| (Arc::ptr_eq(&s.done, &a), s.ticket)).collect();
         assert_eq!(tickets, [(true, Ticket(2)), (false, Ticket(1))]);
         let telemetry = spare.take_lane(Lane::Telemetry).expect("it has records");

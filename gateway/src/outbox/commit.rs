@@ -21,6 +21,8 @@ pub(super) struct Waiting {
     pub(super) bytes: usize,
     /// Whether lane `alerts` has something.
     pub(super) urgent: bool,
+    /// Progress of consumers that somebody waits for.
+    pub(super) commits: u32,
 }
 
 /// The policy's word.
@@ -42,7 +44,7 @@ pub(super) const ENOUGH_BYTES: usize = 64 << 10;
 impl Policy {
     /// When to start the group that holds `waiting`, if the previous one started at `last_start`.
     pub(super) fn decide(&self, waiting: Waiting, last_start: Option<Instant>, now: Instant) -> Verdict {
-        if waiting.messages == 0 {
+        if waiting.is_empty() {
             return Verdict::Idle;
         }
         let Some(earliest) = last_start.and_then(|start| start.checked_add(self.floor)) else {
@@ -53,6 +55,11 @@ impl Policy {
 }
 
 impl Waiting {
+    /// Whether there is nothing to do.
+    pub(super) const fn is_empty(self) -> bool {
+        self.messages == 0 && self.commits == 0
+    }
+
     /// Whether it need not wait for the floor.
     pub(super) const fn is_enough(self) -> bool {
         self.urgent || self.messages >= ENOUGH_MESSAGES || self.bytes >= ENOUGH_BYTES
@@ -72,7 +79,10 @@ mod tests {
         let check = |messages, bytes, urgent, since_start: Option<u64>, expected: Verdict| {
             let now = start + Duration::from_micros(since_start.unwrap_or(0));
             let last_start = since_start.map(|_| start);
-            assert_eq!(policy.decide(Waiting { messages, bytes, urgent }, last_start, now), expected);
+            assert_eq!(
+                policy.decide(Waiting { messages, bytes, urgent, commits: 0 }, last_start, now),
+                expected
+            );
         };
         check(0, 0, false, None, Verdict::Idle);
         check(0, 0, false, Some(5000), Verdict::Idle);
@@ -85,12 +95,15 @@ mod tests {
         check(256, 200, false, Some(0), Verdict::Now);
         check(1, (64 << 10) - 1, false, Some(0), Verdict::At(start + floor));
         check(1, 64 << 10, false, Some(0), Verdict::Now);
+        let progress = Waiting { commits: 1, ..Waiting::default() };
+        assert_eq!(policy.decide(progress, None, start), Verdict::Now, "progress alone is a group");
+        assert_eq!(policy.decide(progress, Some(start), start), Verdict::At(start + floor));
     }
 
     #[test]
     fn without_a_floor_groups_follow_each_other() {
         let now = clock::now();
-        let waiting = Waiting { messages: 1, bytes: 1, urgent: false };
+        let waiting = Waiting { messages: 1, bytes: 1, ..Waiting::default() };
         assert_eq!(Policy { floor: Duration::ZERO }.decide(waiting, Some(now), now), Verdict::Now);
     }
 }

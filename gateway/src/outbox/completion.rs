@@ -3,10 +3,15 @@
 //! A connection has one [`Completion`] for its life. Each submission gets the next [`Ticket`]; a
 //! commit completes tickets in order and wakes the connection once, however many it completed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
 
 use parking_lot::Mutex;
+
+use crate::supervise::clock;
 
 /// The number of a submission within its completion: 1, 2, 3 and so on. The default, 0, stands for
 /// no submission at all.
@@ -73,6 +78,36 @@ impl Completion {
         self.state.lock().durable
     }
 
+    /// Whether a submission failed. It stays so for good: later ones need a new completion.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().failed
+    }
+
+    /// Blocks until `ticket` is durable or has failed, at most until `deadline`; `None` if neither
+    /// is known by then. For one thread: takes the place of the waker.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitFailed`] when it is not durable and never will be.
+    pub fn wait(&self, ticket: Ticket, deadline: Instant) -> Option<Result<(), CommitFailed>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        let before = Ticket(ticket.0.saturating_sub(1));
+        loop {
+            match self.poll_durable(before, &mut cx) {
+                Poll::Ready(result) => return Some(result.map(drop)),
+                Poll::Pending if ticket == Ticket::default() => return Some(Ok(())),
+                Poll::Pending => {}
+            }
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return None;
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
     /// The next ticket. The caller holds the arena's lock, which orders tickets as submissions.
     pub(super) fn issue(&self) -> Ticket {
         Ticket(self.issued.fetch_add(1, Ordering::Relaxed) + 1)
@@ -116,6 +151,15 @@ impl Completion {
     }
 }
 
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl State {
     fn remember(&mut self, waker: &Waker) {
         match &mut self.waker {
@@ -127,9 +171,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
 
     use super::*;
 

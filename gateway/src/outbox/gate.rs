@@ -104,6 +104,46 @@ impl Gate {
         Err(refused)
     }
 
+    /// Counts the outputs of a consumer in, or says why not: bytes per lane.
+    ///
+    /// They go where others do not get. Lane `dead` gets what another lane gives, so the quota does
+    /// not bound it; whoever moves entries there does. Alerts and status may use as much again as
+    /// their reserve, since a consumer that cannot say what it did cannot move on, and then nothing
+    /// would be given back. The queue takes twice as much as from devices. What goes to another
+    /// lane is like any entry there.
+    pub(super) fn admit(&self, outputs: [usize; Lane::COUNT]) -> Result<(), Refused> {
+        match self.state() {
+            State::Open => {}
+            State::Poisoned => return Err(Refused::Poisoned),
+            State::Closed => return Err(Refused::Closed),
+        }
+        let bytes: usize = outputs.iter().sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let of = |lane: Lane| *lane.pick(&outputs);
+        let urgent = of(Lane::Alerts) + of(Lane::Status);
+        let ordinary = of(Lane::Telemetry) + of(Lane::Bulk);
+        let [all, others] = &self.quotas;
+        let disk_full = |quota: &Quota| quota.disk_full.load(Ordering::Relaxed);
+        if disk_full(all) || (ordinary > 0 && disk_full(others)) {
+            return Err(Refused::Space);
+        }
+        let queued = self.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let used = self.backlog_bytes().saturating_add(queued as u64);
+        let urgent_max = all.bytes_max + all.bytes_max / 100 * RESERVE_PERCENT;
+        let over = |more: usize, max: u64| more > 0 && used.saturating_add(more as u64) > max;
+        let refused = if queued > 0 && queued.saturating_add(bytes) / 2 > self.queue_bytes_max {
+            Refused::Full
+        } else if over(ordinary, others.bytes_max) || over(urgent, urgent_max) {
+            Refused::Quota
+        } else {
+            return Ok(());
+        };
+        self.count_out(bytes);
+        Err(refused)
+    }
+
     /// Replaces a reservation by what was really taken in.
     pub(super) fn settle(&self, reserved: usize, used: usize) {
         if used > reserved {
@@ -337,6 +377,43 @@ mod tests {
         assert!(has_room_after(&gate, Lane::Alerts, |gate| gate.set_disk_full(full(true, false))));
         gate.set_state(State::Poisoned);
         assert_eq!(gate.reserve(Lane::Bulk, 1), Err(Refused::Poisoned), "the worse reason first");
+    }
+
+    #[test]
+    fn outputs_pass_where_devices_do_not() {
+        let gate = Gate::new(1000, 100_000);
+        let check = |lane: Lane, bytes, expected: Result<(), Refused>| {
+            let mut outputs = [0; Lane::COUNT];
+            outputs[lane.index()] = bytes;
+            assert_eq!(gate.admit(outputs), expected, "{lane} {bytes}");
+            if expected.is_ok() {
+                gate.release(bytes);
+            }
+        };
+        gate.set_backlog(94_000);
+        check(Lane::Telemetry, 1000, Ok(()));
+        check(Lane::Telemetry, 1001, Err(Refused::Quota));
+        gate.set_backlog(104_000);
+        assert_eq!(gate.reserve(Lane::Status, 1), Err(Refused::Quota));
+        check(Lane::Status, 1000, Ok(()));
+        check(Lane::Status, 1001, Err(Refused::Quota));
+        check(Lane::Alerts, 1001, Err(Refused::Quota));
+        check(Lane::Bulk, 1, Err(Refused::Quota));
+        check(Lane::Dead, 1_000_000, Ok(()));
+        gate.set_backlog(0);
+        gate.reserve(Lane::Telemetry, 1000).unwrap();
+        check(Lane::Dead, 1001, Ok(()));
+        check(Lane::Dead, 1002, Err(Refused::Full));
+        gate.release(1000);
+        gate.set_disk_full(DiskFull { ordinary: true, urgent: false });
+        check(Lane::Dead, 1, Ok(()));
+        check(Lane::Telemetry, 1, Err(Refused::Space));
+        gate.set_disk_full(DiskFull { ordinary: true, urgent: true });
+        check(Lane::Dead, 1, Err(Refused::Space));
+        check(Lane::Dead, 0, Ok(()));
+        gate.set_state(State::Poisoned);
+        check(Lane::Dead, 0, Err(Refused::Poisoned));
+        assert_eq!(gate.queue_bytes(), 0);
     }
 
     #[test]

@@ -1,44 +1,38 @@
 //! Consumers: reading a lane in order, with durable progress.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use penstock_proto::{Lane, Seq};
 
-use super::error::{Error, StoreErrorKind};
+use super::arena::Bound;
+use super::completion::{Completion, Ticket};
+use super::cursor::Cursor;
+use super::error::{Error, Refused};
 use super::keys::{Head, Progress};
-use super::segment::Segment;
-use super::shared::{DropAnswer, Shared};
+use super::record::Encoded;
+use super::segment::{Header, Segment};
+use super::shared::{DropAnswer, Shared, Slot, Standing};
+use super::trail::{Extent, Trail};
 use crate::supervise::clock;
-
-/// Segments handed out and not confirmed that are remembered one by one; above, neighbours are
-/// remembered together, so that trimming gets coarser.
-const HANDED_MAX: usize = 4096;
 
 /// Reads one lane in order and says how far it has been confirmed.
 ///
 /// For threads: reading may touch the disk. A consumer is the only one of its name and lane; the
-/// name is free again when it is dropped.
+/// name is free again when it is dropped and nothing that it committed is on its way any more.
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
     place: usize,
     lane: Lane,
-    /// Where the next segment begins.
-    next: Seq,
-    /// Segments read from the disk and not yet handed out.
-    ahead: VecDeque<Arc<Segment>>,
-    /// Segments handed out and not confirmed in full.
-    handed: VecDeque<Handed>,
+    /// What [`Self::try_next`] reads with.
+    own: Cursor,
+    trail: Arc<Mutex<Trail>>,
+    /// What it said last.
     progress: Progress,
-}
-
-/// One or more neighbouring segments that were handed out.
-#[derive(Debug, Clone, Copy)]
-struct Handed {
-    end: Seq,
-    bytes_after: u64,
+    /// How many of its commits have failed as far as it knows.
+    failures: u64,
 }
 
 impl Consumer {
@@ -47,24 +41,27 @@ impl Consumer {
         let Some((place, slot)) = named else {
             return Err(Error::UnknownConsumer { consumer: name.to_owned(), lane });
         };
-        let Some(progress) = slot.claim() else {
+        let Some(Standing { progress, failures }) = slot.claim() else {
             return Err(Error::ConsumerInUse { consumer: name.to_owned(), lane });
         };
-        Ok(Self {
-            shared: Arc::clone(shared),
-            place,
-            lane,
-            next: progress.floor,
-            ahead: VecDeque::new(),
-            handed: VecDeque::new(),
-            progress,
-        })
+        let trail = Arc::new(Mutex::new(Trail::new(progress.low)));
+        let own = Cursor::new(shared, place, lane, &trail, progress.floor);
+        Ok(Self { shared: Arc::clone(shared), place, lane, own, trail, progress, failures })
     }
 
     /// The lane it reads.
     #[must_use]
     pub const fn lane(&self) -> Lane {
         self.lane
+    }
+
+    /// A reading position of its own at `at`. Any number of them may be used at a time, beside
+    /// [`Self::try_next`] and by other threads; what they hand out is confirmed here.
+    ///
+    /// `at` may lie within a segment: the first segment handed out is the one that holds it.
+    #[must_use]
+    pub fn cursor(&self, at: Seq) -> Cursor {
+        Cursor::new(&self.shared, self.place, self.lane, &self.trail, at)
     }
 
     /// The next committed segment, or `None` if there is none yet: wait with
@@ -80,36 +77,11 @@ impl Consumer {
     ///
     /// When a stored segment is damaged or missing, or cannot be read; calling again tries again.
     pub fn try_next(&mut self, bytes_max: usize) -> Result<Option<Arc<Segment>>, Error> {
-        self.follow_head();
-        loop {
-            let end = self.shared.lane(self.lane).next();
-            if self.next >= end {
-                return Ok(None);
-            }
-            if self.ahead.front().is_some_and(|segment| segment.first() == self.next) {
-                break;
-            }
-            self.ahead.clear();
-            if let Some(segment) = self.shared.tail.find(self.lane, self.next)
-                && segment.first() == self.next
-            {
-                self.ahead.push_back(segment);
-                break;
-            }
-            let behind = self.shared.pass_holes(self.lane, self.next);
-            if behind > self.next {
-                self.pass(behind);
-                continue;
-            }
-            self.read(end, bytes_max)?;
-            if self.ahead.is_empty() {
-                return Ok(None);
-            }
+        let next = self.own.try_next(bytes_max);
+        if self.catch_up() {
+            self.shared.progress_moved(self.place, &self.progress);
         }
-        let Some(segment) = self.ahead.pop_front() else { return Ok(None) };
-        self.next = segment.end();
-        self.remember(&segment);
-        Ok(Some(segment))
+        next
     }
 
     /// A position below which entries are about to be let go to make room, as `on_full =
@@ -122,7 +94,7 @@ impl Consumer {
     }
 
     /// Says how many entries below `below` this consumer has not confirmed: as many are counted as
-    /// dropped. Afterwards [`Self::try_next`] goes on at `below` or behind it.
+    /// dropped. Afterwards reading goes on at `below` or behind it.
     pub fn answer_drop(&self, below: Seq, unconfirmed: u64) {
         if let Some(slot) = self.shared.slots.get(self.place) {
             slot.answer_drop(DropAnswer { below, unconfirmed });
@@ -130,40 +102,18 @@ impl Consumer {
         }
     }
 
-    /// Entries were let go: this consumer goes on where the lane begins now.
-    fn follow_head(&mut self) {
-        let Some(head) = self.shared.lane(self.lane).dropped_above(self.progress.floor) else { return };
-        while self.handed.front().is_some_and(|handed| handed.end <= head.first) {
-            self.handed.pop_front();
-        }
-        if self.next < head.first {
-            self.next = head.first;
-            self.ahead.clear();
-        }
-        self.progress.floor = head.first;
-        self.progress.bytes_before = head.bytes_before;
-        self.progress.low = self.progress.low.max(head.first);
-        self.shared.progress_moved(self.place, &self.progress);
-    }
-
-    /// Goes on behind a hole.
-    fn pass(&mut self, behind: Seq) {
-        if self.handed.is_empty() && self.progress.low == self.next {
-            // Nothing before it is open, so the hole is confirmed too.
-            (self.progress.low, self.progress.floor) = (behind, behind);
-            self.shared.progress_moved(self.place, &self.progress);
-        }
-        self.next = behind;
-    }
-
-    /// Goes back to the first position that is not confirmed.
+    /// Goes back to the first position that is not confirmed. After a failed [`Self::commit_with`]
+    /// that is where it stood before.
     pub fn rewind(&mut self) {
-        self.next = self.progress.floor;
-        self.ahead.clear();
-        self.handed.clear();
+        self.catch_up();
+        if let Some(slot) = self.slot() {
+            slot.mend();
+        }
+        self.own.seek(self.progress.floor);
     }
 
-    /// The first position not yet confirmed, and what was stored with it.
+    /// The first position not yet confirmed, and what was stored with it. After a failed
+    /// [`Self::commit_with`]: as of the next call that changes anything, such as [`Self::rewind`].
     #[must_use]
     pub fn progress(&self) -> (Seq, &[u8]) {
         (self.progress.low, &self.progress.state)
@@ -173,69 +123,145 @@ impl Consumer {
     /// durable with the next group, or is written within 100 ms and synced when the outbox closes.
     /// After a crash an earlier progress may return, so that entries are read again.
     ///
-    /// Never moves back: a lower `low` only replaces `state`. What was not handed out since opening
-    /// or the last rewind cannot be confirmed.
+    /// Never moves back: a lower `low` only replaces `state`. What no cursor handed out or began
+    /// behind cannot be confirmed. After a failed [`Self::commit_with`] nothing happens until that
+    /// is tried again, or given up by [`Self::rewind`]: `low` may lie behind what it was about.
     pub fn commit(&mut self, low: Seq, state: Vec<u8>) {
-        if low > self.next && low > self.progress.low {
-            tracing::error!(lane = %self.lane, low = low.0, next = self.next.0,
-                "a consumer confirmed what it was not given");
+        self.catch_up();
+        if self.slot().is_some_and(Slot::is_broken) {
+            return;
         }
-        let low = low.min(self.next).max(self.progress.low);
-        while let Some(handed) = self.handed.front().copied().filter(|handed| handed.end <= low) {
-            self.progress.floor = handed.end;
-            self.progress.bytes_before = handed.bytes_after;
-            self.handed.pop_front();
-        }
-        self.progress.low = low;
-        self.progress.state = state;
+        self.advance(low, state);
         self.shared.progress_moved(self.place, &self.progress);
     }
 
-    fn remember(&mut self, segment: &Segment) {
-        let end = Handed { end: segment.end(), bytes_after: segment.header().bytes_after() };
-        if self.handed.len() >= HANDED_MAX {
-            self.handed.pop_back();
+    /// As [`Self::commit`], in one synced batch with `outputs`, entries of any lanes: whatever
+    /// crashes, neither is there without the other. The ticket becomes durable or fails on `done`.
+    /// Without outputs it tells when the progress is durable.
+    ///
+    /// What was committed before is written before or is part of it; what is committed later is
+    /// written later. Several may be on their way. When one fails, all that came after it fail too,
+    /// and the consumer stands where it stood before: try again with a new completion. Use one
+    /// completion for all of them, so that what was built on a failed one is refused. A write whose
+    /// outcome the disk did not tell counts as failed; if it turns out to be there when the store
+    /// is opened again, trying again stores the outputs a second time.
+    ///
+    /// Outputs to lanes `dead`, `alerts` and `status` pass a full quota, the latter two as far as
+    /// their reserve goes twice; whoever fills lane `dead` sees to its bound, with
+    /// [`super::LaneStatus::backlog_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was taken in. Nothing has changed then; try again later. Also while `done` tells
+    /// of a failure.
+    pub fn commit_with(
+        &mut self,
+        low: Seq,
+        state: Vec<u8>,
+        outputs: &Encoded,
+        done: &Arc<Completion>,
+    ) -> Result<Ticket, Refused> {
+        self.catch_up();
+        let bytes = outputs.bytes();
+        if let Err(reason) = self.shared.gate.admit(outputs.lane_bytes()) {
+            self.shared.metrics.refused(reason);
+            return Err(reason);
         }
-        self.handed.push_back(end);
+        let before = self.progress.clone();
+        self.advance(low, state);
+        let bound = Bound { place: self.place, progress: self.progress.clone() };
+        let slot = self.shared.slots.get(self.place).ok_or(Refused::Closed);
+        let submitted = slot.and_then(|slot| self.shared.queue.submit_bound(bound, slot, outputs, done));
+        if submitted.is_err() {
+            self.progress = before;
+            self.shared.gate.release(bytes);
+        }
+        submitted
     }
 
-    /// Reads segments that begin at `self.next` and below `end` from the store.
-    fn read(&mut self, end: Seq, bytes_max: usize) -> Result<(), Error> {
+    // --- progress ---
+
+    fn slot(&self) -> Option<&Slot> {
+        self.shared.slots.get(self.place)
+    }
+
+    /// Takes over what others know of its progress: that a commit failed, that a hole was passed,
+    /// that entries were let go. Returns whether it stands elsewhere by the latter.
+    fn catch_up(&mut self) -> bool {
+        let Some(slot) = self.shared.slots.get(self.place) else { return false };
+        if let Some(Standing { progress, failures }) = slot.failed_since(self.failures) {
+            (self.progress, self.failures) = (progress, failures);
+        }
+        let (low, floor) = slot.position();
+        self.raise(low, floor);
+        let Some(head) = self.shared.lane(self.lane).dropped_above(self.progress.floor) else { return false };
+        self.raise(head.first, head);
+        true
+    }
+
+    fn raise(&mut self, low: Seq, floor: Head) {
+        self.progress.low = self.progress.low.max(low);
+        if floor.first > self.progress.floor {
+            (self.progress.floor, self.progress.bytes_before) = (floor.first, floor.bytes_before);
+        }
+    }
+
+    fn advance(&mut self, low: Seq, state: Vec<u8>) {
+        let low = self.confirmable(low);
+        let behind = self.shared.pass_holes(self.lane, low);
+        self.progress.state = state;
+        if behind == self.progress.low {
+            return;
+        }
+        if let Some(floor) = self.floor(low) {
+            // A hole begins where a segment ends; behind it nothing more is to be kept than before.
+            let first = if floor.first == low { behind } else { floor.first };
+            self.raise(behind, Head { first, ..floor });
+        }
+        self.progress.low = behind;
+        self.trail.lock().forget_below(behind);
+    }
+
+    /// `low`, but not below what is confirmed nor above what was read.
+    fn confirmable(&self, low: Seq) -> Seq {
+        let reached = self.trail.lock().reached();
+        if low > reached && low > self.progress.low {
+            tracing::error!(lane = %self.lane, low = low.0, reached = reached.0,
+                "a consumer confirmed what it was not given");
+        }
+        low.min(reached).max(self.progress.low)
+    }
+
+    /// Where to trim to if everything below `low` is confirmed.
+    fn floor(&self, low: Seq) -> Option<Head> {
+        if low == self.progress.floor {
+            return Some(self.progress.floor());
+        }
+        if let Some(floor) = self.trail.lock().floor(low) {
+            return Some(floor);
+        }
+        let cached = [Some(low), low.0.checked_sub(1).map(Seq)].into_iter().flatten();
+        let mut cached = cached.filter_map(|seq| self.shared.tail.find(self.lane, seq));
+        cached.find_map(|segment| Extent::of(segment.header()).floor(low)).or_else(|| self.stored_floor(low))
+    }
+
+    /// As [`Self::floor`], by a look at the store. Rare: for a position far ahead of what this
+    /// consumer read last, and after a hole.
+    fn stored_floor(&self, low: Seq) -> Option<Head> {
         let store = self.shared.store.read();
-        let Some(store) = store.as_deref() else {
-            return if self.shared.queue.is_closed() { Err(Error::Closed) } else { Ok(()) };
-        };
-        self.shared.metrics.reads.increment(1);
-        let (lane, ahead) = (self.lane, &mut self.ahead);
-        let (mut due, mut bytes, mut problem) = (self.next, 0, None);
-        let scanned = store.scan(lane, self.next, end, &mut |first, stored| {
-            if first != due {
-                problem = Some(Error::Gap { lane, expected: due, found: first });
-                return ControlFlow::Break(());
-            }
-            match Segment::decode_at(lane, first, stored) {
-                Ok(segment) => {
-                    due = segment.end();
-                    bytes += segment.memory();
-                    ahead.push_back(Arc::new(segment));
-                }
-                Err(source) => problem = Some(Error::Damaged { lane, first, source }),
-            }
-            if problem.is_some() || bytes >= bytes_max {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+        let mut found = None;
+        let scanned = store.as_deref()?.scan_back(self.lane, low, &mut |_, stored| {
+            found = Header::read(stored).ok().map(|(header, ..)| Extent::of(&header));
+            ControlFlow::Break(())
         });
-        if !ahead.is_empty() {
-            // What is good is handed out first; the problem comes up again behind it.
-            return Ok(());
+        if let Err(error) = scanned {
+            tracing::debug!(%error, lane = %self.lane, "where to trim to is not known yet");
+            return None;
         }
-        if scanned.as_ref().err().is_none_or(|error| error.kind == StoreErrorKind::Corruption) {
-            self.shared.report_damage(lane, due);
-        }
-        scanned.map_err(|source| Error::Store { lane, source })?;
-        Err(problem.unwrap_or(Error::Gap { lane, expected: due, found: end }))
+        let extent = found?;
+        let behind = Head { first: low, bytes_before: extent.end().bytes_before };
+        // Nothing is stored between its end and `low`: that was a hole.
+        extent.floor(low).or_else(|| (extent.end().first < low).then_some(behind))
     }
 }
 

@@ -192,6 +192,11 @@ impl Encoded {
         self.lanes.iter().map(|lane| lane.bytes.len()).sum()
     }
 
+    /// How many bytes the entries of each lane take.
+    pub(super) fn lane_bytes(&self) -> [usize; Lane::COUNT] {
+        self.lanes.each_ref().map(|lane| lane.bytes.len())
+    }
+
     /// Whether it holds none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -208,6 +208,11 @@ impl Segment {
         self.header.end()
     }
 
+    /// Whether `seq` is one of its positions.
+    pub(super) fn holds(&self, seq: Seq) -> bool {
+        (self.first()..self.end()).contains(&seq)
+    }
+
     pub(super) const fn header(&self) -> &Header {
         &self.header
     }

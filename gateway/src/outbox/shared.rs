@@ -98,8 +98,25 @@ struct SlotState {
     written: u64,
     written_at: Option<Instant>,
     in_use: bool,
+    /// Progress submitted with outputs that is neither written nor failed. Until it is, no other
+    /// progress of the consumer is written.
+    bound: usize,
+    /// What the consumer said after that.
+    later: Option<Progress>,
+    /// Progress with outputs failed, and the consumer has neither tried again nor gone back: what
+    /// it says meanwhile may lie behind the outputs that are not there, and counts for nothing.
+    broken: bool,
+    /// Counts the failures.
+    failures: u64,
     /// What the consumer said to the last request to let entries go.
     drop_answer: Option<DropAnswer>,
+}
+
+/// Where a consumer stands, and after how many failures.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) progress: Progress,
+    pub(super) failures: u64,
 }
 
 /// How a consumer answers the request to let entries go.
@@ -186,10 +203,21 @@ impl Shared {
 
     /// A consumer moved on: its progress rides the next group, or is written soon without one.
     pub(super) fn progress_moved(&self, place: usize, progress: &Progress) {
-        if let Some(slot) = self.slots.get(place)
-            && slot.moved(progress)
-            && let Some(due) = clock::now().checked_add(PROGRESS_IDLE)
-        {
+        if self.slots.get(place).is_some_and(|slot| slot.moved(progress)) {
+            self.write_soon();
+        }
+    }
+
+    /// A reader passes a hole: its consumer need not wait for what was there.
+    pub(super) fn hole_passed(&self, place: usize, first: Seq, behind: Seq) {
+        if self.slots.get(place).is_some_and(|slot| slot.pass_hole(first, behind)) {
+            self.write_soon();
+        }
+    }
+
+    /// Makes sure that progress is written soon, also without a group.
+    pub(super) fn write_soon(&self) {
+        if let Some(due) = clock::now().checked_add(PROGRESS_IDLE) {
             self.queue.set_timer(due);
         }
     }
@@ -297,23 +325,105 @@ impl Slot {
             written: 0,
             written_at: None,
             in_use: false,
+            bound: 0,
+            later: None,
+            broken: false,
+            failures: 0,
             drop_answer: None,
         };
         Self { id, state: Mutex::new(state) }
     }
 
-    /// Gives the slot to one consumer; `None` if another has it.
-    pub(super) fn claim(&self) -> Option<Progress> {
+    /// Gives the slot to one consumer; `None` if another has it, or had it and something that it
+    /// submitted is still on its way.
+    pub(super) fn claim(&self) -> Option<Standing> {
         let mut state = self.state.lock();
-        if state.in_use {
+        if state.in_use || state.bound > 0 {
             return None;
         }
         state.in_use = true;
-        Some(state.progress.clone())
+        Some(Standing { progress: state.progress.clone(), failures: state.failures })
     }
 
     pub(super) fn release(&self) {
-        self.state.lock().in_use = false;
+        let mut state = self.state.lock();
+        state.in_use = false;
+        state.broken = false;
+    }
+
+    /// Where the consumer stands, if progress with outputs has failed since there were `failures`.
+    pub(super) fn failed_since(&self, failures: u64) -> Option<Standing> {
+        let state = self.state.lock();
+        let (progress, now) = (&state.progress, state.failures);
+        (now != failures).then(|| Standing { progress: progress.clone(), failures: now })
+    }
+
+    /// The first position that the consumer has not confirmed, and where the segments begin that it
+    /// still needs.
+    pub(super) fn position(&self) -> (Seq, Head) {
+        let state = self.state.lock();
+        (state.progress.low, state.progress.floor())
+    }
+
+    /// Whether what the consumer says counts for nothing now.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.lock().broken
+    }
+
+    /// The consumer goes back to its progress, after a failure or without one.
+    pub(super) fn mend(&self) {
+        self.state.lock().broken = false;
+    }
+
+    /// Progress is submitted with outputs.
+    pub(super) fn bind(&self) {
+        let mut state = self.state.lock();
+        state.bound += 1;
+        state.later = None;
+        state.broken = false;
+    }
+
+    /// `count` submitted ones were written, the last with `progress`. Returns whether the consumer
+    /// has said more since, so that a timer is needed.
+    pub(super) fn bound_written(&self, progress: &Progress, count: usize, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.bound = state.bound.saturating_sub(count);
+        state.progress.clone_from(progress);
+        state.version += 1;
+        state.written = state.version;
+        state.written_at = Some(now);
+        let later = if state.bound == 0 { state.later.take() } else { None };
+        let more = later.is_some();
+        if let Some(later) = later {
+            state.progress = later;
+            state.version += 1;
+        }
+        more
+    }
+
+    /// A submitted one failed, and with it everything that was said after it.
+    pub(super) fn bound_failed(&self) {
+        let mut state = self.state.lock();
+        state.bound = state.bound.saturating_sub(1);
+        state.later = None;
+        state.broken = true;
+        state.failures += 1;
+    }
+
+    /// Everything from `first` up to `behind` is gone: a consumer that has confirmed everything
+    /// below `first` has nothing to wait for there. Returns whether a timer is needed.
+    pub(super) fn pass_hole(&self, first: Seq, behind: Seq) -> bool {
+        let mut state = self.state.lock();
+        if state.bound > 0 || state.broken || state.progress.low != first {
+            return false;
+        }
+        let was_written = state.version == state.written;
+        if state.progress.floor == first {
+            state.progress.floor = behind;
+        }
+        state.progress.low = behind;
+        state.version += 1;
+        was_written
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -323,6 +433,13 @@ impl Slot {
     /// Notes progress. Returns whether the one before it was written, so that a timer is needed.
     fn moved(&self, progress: &Progress) -> bool {
         let mut state = self.state.lock();
+        if state.broken {
+            return false;
+        }
+        if state.bound > 0 {
+            state.later = Some(progress.clone());
+            return false;
+        }
         let was_written = state.version == state.written;
         state.progress.clone_from(progress);
         state.version += 1;
@@ -334,7 +451,7 @@ impl Slot {
     /// `now` is `None`.
     pub(super) fn unwritten(&self, now: Option<Instant>) -> Option<Moved> {
         let state = self.state.lock();
-        if state.version == state.written {
+        if state.version == state.written || state.bound > 0 {
             return None;
         }
         if let (Some(now), Some(last)) = (now, state.written_at)
@@ -428,6 +545,54 @@ impl Latch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(low: u64) -> Progress {
+        Progress { low: Seq(low), floor: Seq(low), ..Progress::default() }
+    }
+
+    fn slot() -> Slot {
+        Slot::new(ConsumerId { name: "uplink".to_owned(), lane: Lane::Bulk }, at(1))
+    }
+
+    /// The position that a timer or a group of others would write.
+    fn unwritten(slot: &Slot) -> Option<u64> {
+        slot.unwritten(None).map(|moved| moved.progress.low.0)
+    }
+
+    #[test]
+    fn nothing_of_a_consumer_is_written_around_its_bound_progress() {
+        let (slot, now) = (slot(), clock::now());
+        slot.moved(&at(2));
+        slot.bind();
+        assert_eq!(unwritten(&slot), None, "what was before it is part of it");
+        assert!(!slot.moved(&at(4)));
+        slot.bind();
+        assert!(!slot.moved(&at(6)));
+        assert!(!slot.bound_written(&at(3), 1, now), "one is left");
+        assert_eq!(unwritten(&slot), None);
+        assert!(slot.bound_written(&at(5), 1, now), "a timer for what came later");
+        assert_eq!(unwritten(&slot), Some(6));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_counts_until_the_consumer_knows() {
+        let slot = slot();
+        slot.moved(&at(2));
+        slot.bind();
+        slot.bind();
+        slot.moved(&at(4));
+        slot.bound_failed();
+        assert!(slot.claim().is_none(), "the second is on its way");
+        slot.bound_failed();
+        slot.moved(&at(4));
+        assert_eq!((unwritten(&slot), slot.position().0), (Some(2), Seq(2)));
+        let standing = slot.failed_since(0).expect("two failures");
+        assert_eq!((standing.progress.low, standing.failures), (Seq(2), 2));
+        assert!(slot.failed_since(2).is_none());
+        slot.mend();
+        slot.moved(&at(3));
+        assert_eq!(unwritten(&slot), Some(3));
+    }
 
     #[test]
     fn a_large_state_does_not_ride_every_group() {

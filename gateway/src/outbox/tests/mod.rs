@@ -11,6 +11,7 @@ mod opening;
 mod poisoning;
 mod quarantine;
 mod space;
+mod together;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use penstock_proto::{Lane, Seq};
 
-use crate::outbox::arena::{Arena, LaneBuffer, Mode, Work};
+use crate::outbox::arena::{Arena, Bound, LaneBuffer, Mode, Work};
 use crate::outbox::commit::{Policy, Waiting};
 use crate::outbox::directory::Directory;
 use crate::outbox::error::{OpenError, StoreError, StoreErrorKind};
 use crate::outbox::gate::State;
 use crate::outbox::housekeeping;
-use crate::outbox::keys::{self, Head, MetaKey};
+use crate::outbox::keys::{self, Head, MetaKey, Progress};
 use crate::outbox::reader::least;
 use crate::outbox::record::parts;
 use crate::outbox::recovery::{self, ConsumerId, LaneEnds, Recovered, Request};
@@ -83,7 +83,17 @@ struct Sealed {
 struct Moves {
     /// With the consumer's place.
     progress: Vec<(usize, Moved)>,
+    /// Progress that was submitted with what is in the group.
+    bound: Vec<BoundMove>,
     trims: Vec<(Lane, Head)>,
+}
+
+/// The last progress that a consumer submitted with outputs to this group.
+struct BoundMove {
+    place: usize,
+    progress: Progress,
+    /// How many it submitted.
+    count: usize,
 }
 
 impl Writer {
@@ -142,7 +152,7 @@ impl Writer {
         let since = self.arena.since().unwrap_or(started);
         self.last_start = Some(started);
         let sealed = self.seal();
-        let moves = self.moves(started, Some(started));
+        let moves = self.moves(started, Some(started), bound_moves(self.arena.bound()));
         let mut changes = sealed.changes(&self.compressed);
         moves.add_to(&mut changes, &self.shared);
         write(&self.shared, &changes, true)?;
@@ -252,7 +262,7 @@ impl Writer {
     /// Writes progress without a group.
     fn commit_progress(&mut self, sync: bool) -> Result<(), StoreError> {
         let now = clock::now();
-        let moves = self.moves(now, None);
+        let moves = self.moves(now, None, Vec::new());
         let mut changes = Vec::new();
         moves.add_to(&mut changes, &self.shared);
         if sync && changes.is_empty() && self.unsynced {
@@ -273,14 +283,15 @@ impl Writer {
     }
 
     /// What is to be written besides segments. With `sparing`, large states may wait.
-    fn moves(&self, now: Instant, sparing: Option<Instant>) -> Moves {
+    fn moves(&self, now: Instant, sparing: Option<Instant>, bound: Vec<BoundMove>) -> Moves {
         let slots = self.shared.slots.iter().enumerate();
         let progress: Vec<_> =
             slots.filter_map(|(place, slot)| Some((place, slot.unwritten(sparing)?))).collect();
         let mut floors = self.written.clone();
-        for (place, moved) in &progress {
-            if let Some(written) = floors.get_mut(*place) {
-                *written = (moved.progress.floor(), moved.progress.low);
+        let moved = progress.iter().map(|(place, moved)| (*place, &moved.progress));
+        for (place, progress) in moved.chain(bound.iter().map(|moved| (moved.place, &moved.progress))) {
+            if let Some(written) = floors.get_mut(place) {
+                *written = (progress.floor(), progress.low);
             }
         }
         let due = |lane: &Lane| {
@@ -289,7 +300,7 @@ impl Writer {
             trim.is_due(floor, bytes.saturating_sub(floor.bytes_before), now).then_some((*lane, floor))
         };
         let trims = Lane::ALL.iter().filter_map(due).collect();
-        Moves { progress, trims }
+        Moves { progress, bound, trims }
     }
 
     /// Notes that `moves` were written.
@@ -297,11 +308,14 @@ impl Writer {
         for (place, moved) in moves.progress {
             if let Some(slot) = self.shared.slots.get(place) {
                 slot.written(&moved, now);
-                self.shared.tail.forget_below(slot.id.lane, self.tail_floor(slot.id.lane));
             }
-            if let Some(written) = self.written.get_mut(place) {
-                *written = (moved.progress.floor(), moved.progress.low);
+            self.note_written(place, &moved.progress);
+        }
+        for BoundMove { place, progress, count } in moves.bound {
+            if self.shared.slots.get(place).is_some_and(|slot| slot.bound_written(&progress, count, now)) {
+                self.shared.write_soon();
             }
+            self.note_written(place, &progress);
         }
         for (lane, head) in moves.trims {
             if let Some(writer) = self.lanes.get_mut(lane.index()) {
@@ -314,6 +328,15 @@ impl Writer {
             self.shared.holes.write().retain(|hole| !hole.is_behind(lane, head));
         }
         self.schedule_trim(now);
+    }
+
+    fn note_written(&mut self, place: usize, progress: &Progress) {
+        if let Some(slot) = self.shared.slots.get(place) {
+            self.shared.tail.forget_below(slot.id.lane, self.tail_floor(slot.id.lane));
+        }
+        if let Some(written) = self.written.get_mut(place) {
+            *written = (progress.floor(), progress.low);
+        }
     }
 
     /// What every consumer of the lane has confirmed needs no memory.
@@ -372,6 +395,12 @@ impl Writer {
     fn fail_arena(&mut self) {
         let waiting = self.arena.waiting();
         self.shared.gate.release(waiting.bytes);
+        // Before anybody hears of it: a consumer that tries again must see where it stands.
+        for bound in self.arena.bound() {
+            if let Some(slot) = self.shared.slots.get(bound.place) {
+                slot.bound_failed();
+            }
+        }
         for submission in self.arena.submissions() {
             submission.done.fail();
         }
@@ -564,10 +593,11 @@ impl Sealed {
 
 impl Moves {
     fn add_to(&self, changes: &mut Vec<Change<'_>>, shared: &Shared) {
-        for (place, moved) in &self.progress {
-            let Some(slot) = shared.slots.get(*place) else { continue };
+        let moved = self.progress.iter().map(|(place, moved)| (*place, &moved.progress));
+        for (place, progress) in moved.chain(self.bound.iter().map(|moved| (moved.place, &moved.progress))) {
+            let Some(slot) = shared.slots.get(place) else { continue };
             let key = MetaKey::Progress(slot.id.lane, slot.id.name.clone());
-            changes.push(Change::Meta { key, value: moved.progress.encode() });
+            changes.push(Change::Meta { key, value: progress.encode() });
         }
         for (lane, head) in &self.trims {
             changes.push(Change::Trim { lane: *lane, below: head.first });
@@ -577,6 +607,21 @@ impl Moves {
                 .extend(holes.iter().filter(|hole| hole.is_behind(*lane, *head)).map(|hole| hole.forget()));
         }
     }
+}
+
+/// The last progress of each consumer in a group.
+fn bound_moves(bound: &[Bound]) -> Vec<BoundMove> {
+    let mut moves: Vec<BoundMove> = Vec::new();
+    for Bound { place, progress } in bound {
+        match moves.iter_mut().find(|known| known.place == *place) {
+            Some(known) => {
+                known.progress.clone_from(progress);
+                known.count += 1;
+            }
+            None => moves.push(BoundMove { place: *place, progress: progress.clone(), count: 1 }),
+        }
+    }
+    moves
 }
 
 fn write(shared: &Shared, changes: &[Change<'_>], sync: bool) -> Result<(), StoreError> {
