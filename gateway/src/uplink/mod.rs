@@ -58,9 +58,9 @@ use crate::outbox::ConsumerId;
 
 pub use config::{CatchUp, Config, Format, PackSettings};
 pub use connection::{Connection, Security};
-pub use headers::HeaderMode;
+pub use headers::{HeaderMode, Headers};
 pub(crate) use metrics::METRICS;
-pub use pack::{PackCompression, PackFormat};
+pub use pack::{CompressError, Pack, PackCompression, PackFormat};
 pub use route::Route;
 pub use service::{Service, StartError};
 pub use status::{Handle, Held, Status};
