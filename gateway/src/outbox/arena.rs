@@ -55,6 +55,8 @@ pub(super) struct Bound {
     /// The consumer's place.
     pub(super) place: usize,
     pub(super) progress: Progress,
+    pub(super) done: Arc<Completion>,
+    pub(super) ticket: Ticket,
 }
 
 /// The arena that submitters fill, and the signal that wakes the committer.
@@ -138,6 +140,11 @@ impl Arena {
     /// The progress in it, in order of submission.
     pub(super) fn bound(&self) -> &[Bound] {
         &self.bound
+    }
+
+    /// Takes the progress out.
+    pub(super) fn take_bound(&mut self) -> Vec<Bound> {
+        std::mem::take(&mut self.bound)
     }
 
     /// How much it holds.
@@ -243,11 +250,12 @@ impl Queue {
         (true, self.append(&mut front, entries, done))
     }
 
-    /// Takes in the outputs of the consumer that has `slot`, and the progress that goes with them.
+    /// Takes in the outputs of the consumer in `slot` at `place`, and the progress that goes with
+    /// them.
     pub(super) fn submit_bound(
         &self,
-        bound: Bound,
-        slot: &Slot,
+        (place, slot): (usize, &Slot),
+        progress: Progress,
         outputs: &Encoded,
         done: &Arc<Completion>,
     ) -> Result<Ticket, Refused> {
@@ -262,7 +270,7 @@ impl Queue {
         // Before the committer can see it, which writes no progress of this slot but this one.
         slot.bind();
         let ticket = self.append(&mut front, outputs, done);
-        front.arena.bound.push(bound);
+        front.arena.bound.push(Bound { place, progress, done: Arc::clone(done), ticket });
         front.arena.waiting.commits += 1;
         Ok(ticket)
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use penstock_proto::{Lane, Seq};
 
-use super::arena::Bound;
 use super::completion::{Completion, Ticket};
 use super::cursor::Cursor;
 use super::error::{Error, Refused};
@@ -142,9 +141,9 @@ impl Consumer {
     /// What was committed before is written before or is part of it; what is committed later is
     /// written later. Several may be on their way. When one fails, all that came after it fail too,
     /// and the consumer stands where it stood before: try again with a new completion. Use one
-    /// completion for all of them, so that what was built on a failed one is refused. A write whose
-    /// outcome the disk did not tell counts as failed; if it turns out to be there when the store
-    /// is opened again, trying again stores the outputs a second time.
+    /// completion for all of them, so that what was built on a failed one is refused. After a
+    /// write that failed the ticket waits until the store is open again, which tells whether both
+    /// are there.
     ///
     /// Outputs to lanes `dead`, `alerts` and `status` pass a full quota, the latter two as far as
     /// their reserve goes twice; whoever fills lane `dead` sees to its bound, with
@@ -169,9 +168,11 @@ impl Consumer {
         }
         let before = self.progress.clone();
         self.advance(low, state);
-        let bound = Bound { place: self.place, progress: self.progress.clone() };
         let slot = self.shared.slots.get(self.place).ok_or(Refused::Closed);
-        let submitted = slot.and_then(|slot| self.shared.queue.submit_bound(bound, slot, outputs, done));
+        let submitted = slot.and_then(|slot| {
+            let progress = self.progress.clone();
+            self.shared.queue.submit_bound((self.place, slot), progress, outputs, done)
+        });
         if submitted.is_err() {
             self.progress = before;
             self.shared.gate.release(bytes);

@@ -300,6 +300,9 @@ impl Store for Memory {
 
     fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let state = self.0.0.lock();
+        if state.reads_fail {
+            return Err(failed("injected: the read failed"));
+        }
         for (first, stored) in state.now.lanes[lane.index()].range(..=from).rev() {
             if visit(*first, stored) == ControlFlow::Break(()) {
                 break;

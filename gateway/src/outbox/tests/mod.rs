@@ -2,6 +2,7 @@
 
 mod appending;
 mod consuming;
+mod cursors;
 mod dropping;
 mod housekeeping;
 mod memory;

@@ -1,12 +1,12 @@
 //! Random operations with crashes, damage and a full disk, against what must hold whatever happens:
 //! what was acknowledged is there, in order, under a position that never changes, or it was said
-//! to be gone.
+//! to be gone; and the outputs of a commit are there exactly where its progress is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::{OnFull, Segment};
+use super::super::{Cursor, Error, OnFull, Segment};
 use super::memory::Fault;
 use super::*;
 
@@ -16,6 +16,11 @@ enum Step {
     Append(Lane, usize),
     /// Reads up to so many segments of telemetry and confirms so many of them.
     Consume(usize, usize),
+    /// Sends one of the cursors to a share of what there is, and reads up to so many segments.
+    Look(usize, u8, usize),
+    /// Confirms so many of the entries that were read with an output in lane `status`, and waits
+    /// for it or not.
+    Conclude(u64, bool),
     Rewind,
     /// The next write fails.
     Fail(Fault),
@@ -35,6 +40,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (lane, 1_usize..6).prop_map(|(lane, count)| Step::Append(lane, count)),
         4 => (0_usize..4, 0_usize..4).prop_map(|(read, confirm)| Step::Consume(read, confirm)),
+        3 => (0..CURSORS, any::<u8>(), 0_usize..4).prop_map(|(which, at, read)| Step::Look(which, at, read)),
+        4 => (0_u64..6, any::<bool>()).prop_map(|(confirm, wait)| Step::Conclude(confirm, wait)),
         1 => Just(Step::Rewind),
         1 => fault.prop_map(Step::Fail),
         1 => Just(Step::Restart),
@@ -44,12 +51,24 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Cursors beside the consumer's own position.
+const CURSORS: usize = 2;
 /// A quota that a few dozen entries fill.
 const QUOTA: u64 = 4000;
 
 struct Model {
     running: Option<Running>,
     consumer: Option<Consumer>,
+    cursors: Vec<Cursor>,
+    /// Where the commits with outputs of this consumer end.
+    done: Arc<Completion>,
+    /// Those whose end is not known: ticket, number and position.
+    concluding: Vec<(Ticket, usize, u64)>,
+    concluded: usize,
+    /// Number and position of commits with outputs that were durable.
+    durable: BTreeMap<usize, u64>,
+    /// Those that were said to have failed.
+    failed: BTreeSet<usize>,
     drops: bool,
     /// Payloads of telemetry that were acknowledged, in order.
     acked: Vec<String>,
@@ -60,6 +79,10 @@ struct Model {
     damaged: BTreeSet<String>,
     /// What the outbox itself said, by the id of the event.
     said: BTreeMap<String, serde_json::Value>,
+    /// Positions that this consumer or its cursors handed out.
+    handed: BTreeSet<u64>,
+    /// Where the outputs of commits stand in lane `status`, by number.
+    outputs: BTreeMap<usize, BTreeSet<u64>>,
     /// Highest confirmed position so far.
     low: u64,
 }
@@ -67,9 +90,38 @@ struct Model {
 impl Model {
     fn new(drops: bool) -> Self {
         let running = Running::with(|config| Self::configure(config, drops));
-        let consumer = Some(running.consumer(Lane::Telemetry));
-        let (acked, seen, damaged, said) = Default::default();
-        Self { running: Some(running), consumer, drops, acked, submitted: 0, seen, damaged, said, low: 1 }
+        let (acked, seen, damaged, said, handed, outputs) = Default::default();
+        let (concluding, durable, failed) = Default::default();
+        let mut model = Self {
+            running: Some(running),
+            consumer: None,
+            cursors: Vec::new(),
+            done: Arc::default(),
+            concluding,
+            concluded: 0,
+            durable,
+            failed,
+            drops,
+            acked,
+            submitted: 0,
+            seen,
+            damaged,
+            said,
+            handed,
+            outputs,
+            low: 1,
+        };
+        model.begin();
+        model
+    }
+
+    /// A new consumer and its cursors.
+    fn begin(&mut self) {
+        let consumer = self.running().consumer(Lane::Telemetry);
+        self.cursors = (0..CURSORS).map(|_| consumer.cursor(Seq(1))).collect();
+        self.consumer = Some(consumer);
+        self.done = Arc::default();
+        self.handed.clear();
     }
 
     fn configure(config: &mut Config, drops: bool) {
@@ -88,6 +140,8 @@ impl Model {
         match step {
             Step::Append(lane, count) => self.append(lane, count),
             Step::Consume(read, confirm) => self.consume(read, confirm),
+            Step::Look(which, at, read) => self.look(which, at, read),
+            Step::Conclude(confirm, wait) => self.conclude(confirm, wait),
             Step::Rewind => self.consumer.as_mut().expect("there is one").rewind(),
             Step::Fail(fault) => self.running().memory.fail_writes(&[fault]),
             Step::Restart => self.restart(false, |_| ()),
@@ -131,32 +185,113 @@ impl Model {
         let mut ends = Vec::new();
         for _ in 0..read {
             let Some(segment) = self.next_segment() else { break };
-            for (Seq(seq), record) in segment.records() {
-                let payload = String::from_utf8(record.payload.to_vec()).expect("digits");
-                let before = self.seen.insert(seq, payload.clone());
-                assert!(before.is_none_or(|before| before == payload), "position {seq} changed its entry");
-            }
+            self.note_seen(&segment);
             ends.push(segment.last().next());
         }
         if let Some(end) = ends.get(confirm) {
-            let consumer = self.consumer.as_mut().expect("there is one");
-            consumer.commit(*end, end.0.to_le_bytes().to_vec());
+            let state = self.state(end.0);
+            self.consumer.as_mut().expect("there is one").commit(*end, state);
         }
         self.low = self.low.max(self.consumer.as_ref().expect("there is one").progress().0.0);
+    }
+
+    fn note_seen(&mut self, segment: &Segment) {
+        for (Seq(seq), record) in segment.records() {
+            let payload = String::from_utf8(record.payload.to_vec()).expect("digits");
+            let before = self.seen.insert(seq, payload.clone());
+            assert!(before.is_none_or(|before| before == payload), "position {seq} changed its entry");
+            self.handed.insert(seq);
+        }
     }
 
     /// The next segment; damage in the way becomes a hole soon.
     fn next_segment(&mut self) -> Option<Arc<Segment>> {
         let consumer = self.consumer.as_mut().expect("there is one");
-        let deadline = clock::now() + PATIENCE;
-        loop {
-            match consumer.try_next(1) {
-                Ok(next) => return next,
-                Err(error) => assert!(clock::now() < deadline, "{error}"),
+        patiently(&self.running.as_ref().expect("it runs").outbox, || consumer.try_next(1))
+    }
+
+    fn look(&mut self, which: usize, at: u8, read: usize) {
+        let outbox = self.running().outbox.clone();
+        let (low, next) = (self.low, outbox.status().lanes[Lane::Telemetry.index()].next.0);
+        let to = low + (next.saturating_sub(low)) * u64::from(at) / 255;
+        self.cursors[which].seek(Seq(to));
+        for _ in 0..read {
+            let cursor = &mut self.cursors[which];
+            let Some(segment) = patiently(&outbox, || cursor.try_next(1)) else { break };
+            assert!(segment.last() >= Seq(to), "it holds the position or lies behind it");
+            self.note_seen(&segment);
+        }
+    }
+
+    /// What this consumer keeps with a position: that, and its last commit with outputs.
+    fn state(&self, low: u64) -> Vec<u8> {
+        [low.to_le_bytes(), (self.concluded as u64).to_le_bytes()].concat()
+    }
+
+    fn conclude(&mut self, confirm: u64, wait: bool) {
+        self.hear();
+        self.settle();
+        let before = self.concluded;
+        let consumer = self.consumer.as_ref().expect("there is one");
+        let mut low = consumer.progress().0.0;
+        let most = low + confirm;
+        while low < most && self.handed.contains(&low) {
+            low += 1;
+        }
+        // A number is never used again.
+        let used = self.durable.keys().chain(&self.failed).chain(self.outputs.keys()).max();
+        self.concluded = used.copied().unwrap_or(0).max(before) + 1;
+        let number = self.concluded;
+        let output = format!(r#"{{"conclusion": {number}, "low": {low}}}"#);
+        let (outputs, state) = (encoded(Lane::Status, &[&output]), self.state(low));
+        let consumer = self.consumer.as_mut().expect("there is one");
+        match consumer.commit_with(Seq(low), state, &outputs, &self.done) {
+            Ok(ticket) => self.concluding.push((ticket, number, low)),
+            Err(_) => {
+                self.failed.insert(number);
+                self.concluded = before;
+                return;
             }
-            let outbox = &self.running.as_ref().expect("it runs").outbox;
-            let count = outbox.wait_commit(u64::MAX, Duration::ZERO);
-            std::hint::black_box(outbox.wait_commit(count, Duration::from_millis(5)));
+        }
+        self.low = self.low.max(consumer.progress().0.0);
+        if wait {
+            let (ticket, ..) = self.concluding.last().expect("it was just put there");
+            assert!(self.done.wait(*ticket, clock::now() + PATIENCE).is_some(), "it comes to an end");
+            self.settle();
+        }
+    }
+
+    /// Looks what became of commits with outputs. After a failure the consumer goes back.
+    fn settle(&mut self) {
+        let (durable, failed) = (self.done.durable(), self.done.has_failed());
+        for (ticket, number, low) in std::mem::take(&mut self.concluding) {
+            if ticket <= durable {
+                self.durable.insert(number, low);
+            } else if failed {
+                self.failed.insert(number);
+            } else {
+                self.concluding.push((ticket, number, low));
+            }
+        }
+        if failed {
+            self.done = Arc::default();
+            let consumer = self.consumer.as_mut().expect("there is one");
+            consumer.rewind();
+            self.concluded = number_of(consumer.progress().1);
+        }
+    }
+
+    /// The outputs of a commit are there once, exactly where its progress is.
+    fn check_conclusions(&self, low: u64, state: &[u8]) {
+        let last = number_of(state);
+        assert!(last == 0 || self.outputs.contains_key(&last), "progress without its output {last}");
+        for (number, low) in &self.durable {
+            assert!(self.outputs.contains_key(number), "output {number} at {low} is gone");
+        }
+        for (number, places) in &self.outputs {
+            assert_eq!(places.len(), 1, "output {number} is there more than once");
+            assert!(!self.failed.contains(number), "output {number} was said to have failed");
+            assert!(last >= *number, "output {number} without its progress, which is {low} and {last}");
         }
     }
 
@@ -198,6 +333,7 @@ impl Model {
 
     fn restart(&mut self, power_cut: bool, damage: impl FnOnce(&Memory)) {
         self.consumer = None;
+        self.cursors.clear();
         let running = self.running.take().expect("it runs");
         let (directory, memory) = (Arc::clone(&running.directory), running.memory.clone());
         if power_cut {
@@ -210,19 +346,29 @@ impl Model {
         let drops = self.drops;
         let again = Running::again(directory, memory, |config| Self::configure(config, drops));
         let again = again.expect("it goes on behind whatever is missing");
-        let consumer = again.consumer(Lane::Telemetry);
-        let (Seq(low), state) = consumer.progress();
-        assert!(
-            state.is_empty() || low >= self.low_of(state),
-            "the state belongs to this position or an earlier one"
-        );
-        self.low = self.low.max(low);
-        self.consumer = Some(consumer);
         self.running = Some(again);
+        // What was on its way has come to its end, one way or the other.
+        let (durable, failed) = (self.done.durable(), self.done.has_failed());
+        for (ticket, number, low) in std::mem::take(&mut self.concluding) {
+            if ticket <= durable {
+                self.durable.insert(number, low);
+            } else {
+                assert!(failed, "commit {number} was left without a word");
+            }
+        }
+        self.begin();
+        self.hear();
+        let consumer = self.consumer.take().expect("there is one");
+        let (Seq(low), state) = consumer.progress();
+        assert!(low >= self.low_of(state), "the state belongs to this position or an earlier one");
+        self.check_conclusions(low, state);
+        self.low = self.low.max(low);
+        self.concluded = number_of(state);
+        self.consumer = Some(consumer);
     }
 
     fn low_of(&self, state: &[u8]) -> u64 {
-        let low = u64::from_le_bytes(state.try_into().expect("eight bytes"));
+        let low = state.first_chunk().copied().map_or(0, u64::from_le_bytes);
         assert!(low <= self.low, "progress never runs ahead");
         low
     }
@@ -234,8 +380,11 @@ impl Model {
             let mut end = consumer.progress().0;
             while let Some(segment) = consumer.try_next(1 << 20).expect("readable") {
                 end = segment.last().next();
-                for event in segment.records().map(|(_, record)| serde_json::from_slice(record.payload)) {
-                    let event: serde_json::Value = event.expect("JSON");
+                for (Seq(seq), record) in segment.records() {
+                    let event: serde_json::Value = serde_json::from_slice(record.payload).expect("JSON");
+                    if let Some(number) = event["conclusion"].as_u64().filter(|_| lane == Lane::Status) {
+                        self.outputs.entry(usize::try_from(number).unwrap()).or_default().insert(seq);
+                    }
                     self.said.extend(event["id"].as_str().map(|id| (id.to_owned(), event.clone())));
                 }
             }
@@ -282,9 +431,32 @@ impl Model {
         }
         assert!(absent <= dropped, "{absent} acknowledged entries are missing, {dropped} were dropped");
         self.consumer = None;
+        self.cursors.clear();
         let broken = self.running().memory.broken_rules();
         close(&self.running().outbox);
         assert_eq!(broken, Vec::<String>::new());
+    }
+}
+
+/// The number of the last commit with outputs in a consumer's state.
+fn number_of(state: &[u8]) -> usize {
+    let number = state.last_chunk().copied().map_or(0, u64::from_le_bytes);
+    usize::try_from(number).expect("a small number")
+}
+
+/// What a reader finds; damage in its way becomes a hole soon.
+fn patiently(
+    outbox: &Handle,
+    mut read: impl FnMut() -> Result<Option<Arc<Segment>>, Error>,
+) -> Option<Arc<Segment>> {
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        match read() {
+            Ok(next) => return next,
+            Err(error) => assert!(clock::now() < deadline, "{error}"),
+        }
+        let count = outbox.wait_commit(u64::MAX, Duration::ZERO);
+        std::hint::black_box(outbox.wait_commit(count, Duration::from_millis(5)));
     }
 }
 

@@ -96,6 +96,42 @@ fn neither_is_there_after_a_failed_write_and_trying_again_brings_both_once() {
 }
 
 #[test]
+fn a_write_that_failed_and_is_there_counts_once_the_store_says_so() {
+    let (running, mut consumer) = with_telemetry(&["a", "b", "c"]);
+    // With outputs and without, and with another one behind it that was never written.
+    for (epoch, outputs) in [(2, encoded(Lane::Status, &["x"])), (3, Encoded::default())] {
+        let low = Seq(u64::from(epoch));
+        running.memory.fail_opens(1);
+        running.memory.fail_writes(&[Fault::Kept]);
+        let done = Arc::default();
+        let ticket = consumer.commit_with(low, vec![1], &outputs, &done).unwrap();
+        consumer.commit(low, vec![2]);
+        assert_eq!(wait_durable(&done, ticket), Ok(()));
+        wait_open(&running, epoch);
+        let later = || stored(&running, Lane::Telemetry) == Some((low.0, vec![2]));
+        wait_until(&running.outbox, "what came later", later);
+    }
+    assert_eq!(read(&mut running.consumer(Lane::Status)), expected(1, &["x"]), "once");
+    let done = Arc::default();
+    let ticket = consumer.commit_with(Seq(4), vec![3], &encoded(Lane::Status, &["y"]), &done).unwrap();
+    wait_durable(&done, ticket).unwrap();
+    assert_eq!(running.memory.firsts(Lane::Status), [1, 2]);
+    running.close();
+}
+
+#[test]
+fn an_outbox_that_does_not_come_back_fails_what_was_undecided() {
+    let (running, mut consumer) = with_telemetry(&["a"]);
+    running.memory.fail_opens(u32::MAX);
+    running.memory.fail_writes(&[Fault::Lost]);
+    let ticket = consumer.commit_with(Seq(2), vec![2], &Encoded::default(), &running.done).unwrap();
+    wait_until(&running.outbox, "poison", || running.outbox.status().poisoned.is_some());
+    assert_eq!(running.done.wait(ticket, clock::now()), None, "nobody knows yet");
+    close(&running.outbox);
+    assert_eq!(wait_durable(&running.done, ticket), Err(CommitFailed));
+}
+
+#[test]
 fn one_that_failed_can_be_given_up() {
     let (running, mut consumer) = with_telemetry(&["a", "b"]);
     running.memory.fail_writes(&[Fault::Lost]);

@@ -7,6 +7,7 @@
 //! closed and opened again with the checks of a start.
 
 mod losses;
+mod undecided;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,7 @@ use crate::outbox::store::{Change, Engine};
 use crate::outbox::trim::{STEP_TIME, Trim};
 use crate::supervise::{chain, clock};
 use losses::Dropping;
+use undecided::{Decided, Undecided};
 
 /// Pauses between attempts to open a failed store again.
 const REOPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -53,6 +55,7 @@ pub(super) struct Writer {
     last_start: Option<Instant>,
     /// Whether something was written since the last sync.
     unsynced: bool,
+    undecided: Undecided,
     /// Entries that are about to be let go.
     dropping: Option<Dropping>,
     /// Nothing is let go before.
@@ -114,6 +117,7 @@ impl Writer {
             compressed: Vec::new(),
             last_start: None,
             unsynced: false,
+            undecided: Undecided::default(),
             dropping: None,
             drop_not_before: None,
             _ended: Ended(Arc::clone(&shared)),
@@ -155,6 +159,7 @@ impl Writer {
         let moves = self.moves(started, Some(started), bound_moves(self.arena.bound()));
         let mut changes = sealed.changes(&self.compressed);
         moves.add_to(&mut changes, &self.shared);
+        self.undecided.begin(&sealed.segments);
         write(&self.shared, &changes, true)?;
         let durable = clock::now();
         self.shared.space.wrote(waiting.bytes, &self.shared.gate, &self.shared.metrics);
@@ -391,21 +396,19 @@ impl Writer {
 
     // --- failure ---
 
-    /// Fails everybody whose entries are in the arena.
-    fn fail_arena(&mut self) {
+    /// Fails everybody whose entries are in the arena but the consumers, whose commits are returned.
+    fn fail_arena(&mut self) -> Vec<Bound> {
         let waiting = self.arena.waiting();
         self.shared.gate.release(waiting.bytes);
-        // Before anybody hears of it: a consumer that tries again must see where it stands.
-        for bound in self.arena.bound() {
-            if let Some(slot) = self.shared.slots.get(bound.place) {
-                slot.bound_failed();
-            }
-        }
+        let bound = self.arena.take_bound();
         for submission in self.arena.submissions() {
-            submission.done.fail();
+            if !bound.iter().any(|bound| Arc::ptr_eq(&bound.done, &submission.done)) {
+                submission.done.fail();
+            }
         }
         self.arena.clear();
         self.shared.metrics.failed.increment(waiting.messages.into());
+        bound
     }
 
     /// Takes nothing in until the store was closed, opened again and found complete.
@@ -416,9 +419,11 @@ impl Writer {
         *self.shared.poisoned.lock() = Some(error.to_string());
         self.shared.gate.set_state(State::Poisoned);
         // The group that failed, then what was submitted since.
-        self.fail_arena();
+        let written = self.fail_arena();
+        self.undecided.written(written);
         self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
-        self.fail_arena();
+        let waiting = self.fail_arena();
+        self.undecided.waiting(waiting);
         if error.kind == StoreErrorKind::NoSpace {
             // Before the store is closed: deleting files needs it, and needs no space.
             housekeeping::make_room(&self.shared);
@@ -434,7 +439,7 @@ impl Writer {
                 continue;
             }
             if self.closed_within(pause, no_space) {
-                return;
+                return self.give_up_undecided();
             }
             pause = (pause * 2).min(REOPEN_PAUSE_MAX);
         }
@@ -494,7 +499,9 @@ impl Writer {
         *self.shared.holes.write() = recovered.holes;
         self.shared.metrics.missing(&recovered.missing);
         self.dropping = None;
+        let decided = self.decide(&recovered.progress);
         self.resume();
+        decided.into_iter().for_each(Decided::tell);
         let took = clock::now().saturating_duration_since(started);
         self.shared.metrics.recovery.set(took.as_secs_f64());
         Ok(())
@@ -552,9 +559,12 @@ impl Drop for Writer {
         // Also when the thread panics: nobody may wait for a committer that is gone.
         self.shared.gate.set_state(State::Closed);
         self.shared.queue.close();
-        self.fail_arena();
+        let written = self.fail_arena();
+        self.undecided.written(written);
         self.shared.queue.set_mode(Mode::Poisoned, &mut self.arena);
-        self.fail_arena();
+        let waiting = self.fail_arena();
+        self.undecided.waiting(waiting);
+        self.give_up_undecided();
         drop(self.shared.store.write().take());
     }
 }
@@ -612,7 +622,7 @@ impl Moves {
 /// The last progress of each consumer in a group.
 fn bound_moves(bound: &[Bound]) -> Vec<BoundMove> {
     let mut moves: Vec<BoundMove> = Vec::new();
-    for Bound { place, progress } in bound {
+    for Bound { place, progress, .. } in bound {
         match moves.iter_mut().find(|known| known.place == *place) {
             Some(known) => {
                 known.progress.clone_from(progress);
