@@ -240,6 +240,8 @@ pub struct Config {
     pub backlog_rate: u64,
     /// Whether the end of each partition is read after an end that leaves doubt.
     pub tail_read: bool,
+    /// For how long nothing of our own must come before that reading ends.
+    pub tail_quiet: Duration,
     /// Most bytes kept in lane `dead`.
     pub dead_letter_bytes_max: u64,
 }
@@ -368,6 +370,7 @@ impl Config {
             live_first_after: Duration::from_secs(30),
             backlog_rate: 0,
             tail_read: true,
+            tail_quiet: Duration::from_secs(2),
             dead_letter_bytes_max: 256 << 20,
         }
     }

@@ -35,6 +35,13 @@ impl Disposition {
     }
 }
 
+impl Failure {
+    /// Whether the service refused because too much was sent.
+    pub(crate) fn is_violation(&self) -> bool {
+        matches!(self.reason.as_str(), "PolicyViolation" | "ThrottlingQuotaExceeded")
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)

@@ -1,15 +1,20 @@
-//! One lane on its way out: its consumer, its tracker and the segment being sent.
+//! One lane on its way out: its consumer, its tracker and the places where it is being read.
+//!
+//! A lane is read in two places at most: where live entries are, and where the backlog of a split is. Where a
+//! reading goes on is the tracker's to say; a reading that is elsewhere moves there.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use penstock_proto::{Lane, Seq};
+use penstock_proto::{Lane, Seq, Stream};
 
 use super::backoff::Backoff;
 use super::metrics::Metrics;
 use super::route::Routes;
-use super::tracker::{State, Tracker};
-use crate::outbox::{Consumer, Handle, Segment};
+use super::share::Share;
+use super::tracker::{ChainId, State, TopicId, Tracker, index};
+use crate::outbox::{Completion, Consumer, Cursor, Encoded, Handle, Segment, Ticket};
 
 /// Most bytes of segments asked for at once.
 const SEGMENT_BYTES_MAX: usize = 1 << 20;
@@ -19,21 +24,45 @@ pub(crate) struct LaneFeed {
     pub(crate) lane: Lane,
     pub(crate) tracker: Tracker,
     consumer: Consumer,
-    current: Option<Cursor>,
+    readings: [Reading; 2],
     /// What was given to the consumer last.
     committed: Seq,
-    /// Whether a confirmation came since.
+    /// Whether anything worth saving happened since.
     dirty: bool,
+    /// What must be durable before the lane goes on.
+    awaited: Option<Awaited>,
+    /// Whether a durable commit is to be tried again.
+    owed: bool,
     /// After a read error, when to read again.
     resume_at: Option<Instant>,
     backoff: Backoff,
+    /// How live entries and backlog share what is sent.
+    pub(crate) share: Share,
 }
 
-/// A place in a segment.
-struct Cursor {
-    segment: Arc<Segment>,
-    /// Records of it that are dealt with.
-    done: usize,
+/// A place of the lane being read.
+struct Reading {
+    cursor: Cursor,
+    segment: Option<Arc<Segment>>,
+}
+
+/// A commit on its way to the disk.
+struct Awaited {
+    ticket: Ticket,
+    done: Arc<Completion>,
+    /// An entry that leaves the lane with this commit.
+    settled: Option<(ChainId, Seq)>,
+}
+
+/// How a durable commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is none on its way.
+    Nothing,
+    /// It is not on the disk yet.
+    Pending,
+    /// It is durable; the seq of the entry that left the lane with it, if one did.
+    Durable(Option<Seq>),
 }
 
 impl std::fmt::Debug for LaneFeed {
@@ -52,7 +81,7 @@ impl LaneFeed {
     /// # Errors
     ///
     /// When the outbox has no such consumer or it is in use.
-    pub(crate) fn open(outbox: &Handle, lane: Lane, routes: &Routes) -> Result<Self, crate::outbox::Error> {
+    pub(crate) fn open(outbox: &Handle, lane: Lane, routes: &Routes, share: u8) -> Result<Self, crate::outbox::Error> {
         let consumer = outbox.consumer(Self::CONSUMER, lane)?;
         let (low, stored) = consumer.progress();
         let state = State::decode(stored).unwrap_or_else(|error| {
@@ -62,63 +91,75 @@ impl LaneFeed {
             State::default()
         });
         let tracker = Tracker::new(routes.topics(), routes.fingerprint(), low, &state);
+        let readings = [Stream::Live, Stream::Backlog].map(|stream| {
+            let at = tracker.position(stream).unwrap_or(low);
+            Reading { cursor: consumer.cursor(at), segment: None }
+        });
         Ok(Self {
             lane,
             tracker,
             consumer,
-            current: None,
+            readings,
             committed: low,
             dirty: false,
+            awaited: None,
             resume_at: None,
             backoff: Backoff::default(),
+            owed: false,
+            share: Share::new(share),
         })
     }
 
     /// Back to the last progress: the producer is gone with what it had in flight.
     pub(crate) fn restart(&mut self) {
-        self.consumer.rewind();
         self.tracker.restart();
-        self.current = None;
+        self.readings.iter_mut().for_each(|reading| reading.segment = None);
     }
 
-    /// The segment to send from and how many of its records are dealt with; `None` when there is none now.
-    pub(crate) fn current(&mut self, now: Instant) -> Option<(Arc<Segment>, usize)> {
-        self.answer_drop_request();
-        if self.current.is_none() {
-            if self.resume_at.is_some_and(|at| now < at) {
-                return None;
+    /// The segment to send from and the position to begin with; `None` when there is nothing now.
+    pub(crate) fn current(&mut self, stream: Stream, now: Instant) -> Option<(Arc<Segment>, Seq)> {
+        let position = self.tracker.position(stream)?;
+        let reading = &mut self.readings[index(stream)];
+        if let Some(segment) = &reading.segment {
+            if segment.first() <= position && position <= segment.last() {
+                return Some((Arc::clone(segment), position));
             }
-            self.resume_at = None;
-            match self.consumer.try_next(SEGMENT_BYTES_MAX) {
-                Ok(next) => {
-                    self.backoff.succeed();
-                    self.current = next.map(|segment| Cursor { segment, done: 0 });
-                }
-                Err(error) => self.pause(&error, now),
+            reading.segment = None;
+        }
+        if self.resume_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.resume_at = None;
+        if reading.cursor.position() != position {
+            reading.cursor.seek(position);
+        }
+        match reading.cursor.try_next(SEGMENT_BYTES_MAX) {
+            Ok(next) => {
+                self.backoff.succeed();
+                reading.segment = next;
             }
+            Err(error) => self.pause(&error, now),
         }
-        self.current.as_ref().map(|cursor| (Arc::clone(&cursor.segment), cursor.done))
-    }
-
-    /// Entries are about to be let go: says how many of them are not confirmed.
-    fn answer_drop_request(&self) {
-        if let Some(below) = self.consumer.drop_request() {
-            self.consumer.answer_drop(below, self.tracker.unconfirmed_below(below));
-        }
-    }
-
-    /// Notes that `done` records of the current segment are dealt with.
-    pub(crate) fn advance(&mut self, done: usize) {
-        let Some(cursor) = &mut self.current else { return };
-        cursor.done = done;
-        if u32::try_from(done).is_ok_and(|done| done >= cursor.segment.count()) {
-            self.current = None;
-        }
+        // It may begin above the position, where entries are gone.
+        let segment = self.readings[index(stream)].segment.clone()?;
+        Some((segment, position))
     }
 
     /// Whether everything read is dealt with.
-    pub(crate) const fn is_between_segments(&self) -> bool {
-        self.current.is_none()
+    pub(crate) fn is_between_segments(&self) -> bool {
+        self.readings.iter().all(|reading| reading.segment.is_none())
+    }
+
+    /// The segment being read is dealt with.
+    pub(crate) fn finish_segment(&mut self, stream: Stream) {
+        self.readings[index(stream)].segment = None;
+    }
+
+    /// Entries may be about to be let go: says how many of them are not confirmed.
+    pub(crate) fn answer_drop_request(&self) {
+        if let Some(below) = self.consumer.drop_request() {
+            self.consumer.answer_drop(below, self.tracker.unconfirmed_below(below));
+        }
     }
 
     pub(crate) const fn touch(&mut self) {
@@ -128,13 +169,82 @@ impl LaneFeed {
     /// Gives the progress to the outbox if it changed.
     pub(crate) fn commit(&mut self) {
         let low = self.tracker.low();
-        if !self.dirty && low == self.committed {
+        if self.is_waiting() || (!self.dirty && low == self.committed) {
             return;
         }
-        self.consumer.commit(low, self.tracker.state().encode());
+        let state = self.tracker.state().encode();
+        self.consumer.commit(low, state);
         self.committed = low;
         self.dirty = false;
         Metrics::low(self.lane, low.0);
+    }
+
+    /// Gives the progress to the outbox and has [`Self::wait`] say when it is on the disk.
+    ///
+    /// With `outputs`, an entry leaves the lane: what becomes of it and the progress behind it are durable
+    /// together or not at all. Returns `false` if the outbox takes nothing now; then nothing has changed, and a
+    /// commit without outputs is tried again by [`Self::wait`].
+    pub(crate) fn commit_durably(&mut self, outputs: &Encoded, settled: Option<(ChainId, Seq)>) -> bool {
+        if let Some((chain, seq)) = settled {
+            self.tracker.settle(chain, seq);
+        }
+        let low = self.tracker.low();
+        let state = self.tracker.state().encode();
+        let done = Arc::new(Completion::new());
+        match self.consumer.commit_with(low, state, outputs, &done) {
+            Ok(ticket) => {
+                self.committed = low;
+                self.dirty = false;
+                self.awaited = Some(Awaited { ticket, done, settled });
+                true
+            }
+            Err(refused) => {
+                tracing::debug!(lane = %self.lane, %refused, "progress waits");
+                match settled {
+                    Some((chain, seq)) => self.tracker.unsettle(chain, seq),
+                    None => self.owed = true,
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether something must be durable before the lane goes on.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.owed || self.awaited.is_some()
+    }
+
+    /// Whether the last durable commit is on the disk. Never blocks.
+    pub(crate) fn wait(&mut self) -> Waited {
+        if std::mem::take(&mut self.owed) {
+            self.commit_durably(&Encoded::default(), None);
+            return Waited::Pending;
+        }
+        let Some(awaited) = &self.awaited else { return Waited::Nothing };
+        let before = Ticket(awaited.ticket.0.saturating_sub(1));
+        match awaited.done.poll_durable(before, &mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => return Waited::Pending,
+            Poll::Ready(Ok(_)) => {
+                let settled = awaited.settled.map(|(_, seq)| seq);
+                self.awaited = None;
+                return Waited::Durable(settled);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        // The store is being opened again, and knows neither the progress nor what went with it.
+        let settled = self.awaited.take().and_then(|awaited| awaited.settled);
+        if let Some((chain, seq)) = settled {
+            self.tracker.unsettle(chain, seq);
+        }
+        self.owed |= settled.is_none();
+        Waited::Pending
+    }
+
+    /// Forgets that nothing of the topics is in flight, so that the next start need not look.
+    pub(crate) fn close_topics(&mut self, topics: impl Iterator<Item = TopicId>) {
+        for topic in topics {
+            self.dirty |= self.tracker.close(topic);
+        }
     }
 
     fn pause(&mut self, error: &crate::outbox::Error, now: Instant) {

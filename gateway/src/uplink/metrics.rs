@@ -57,13 +57,13 @@ const SKIPPED: Metric = Metric {
 const HELD: Metric = Metric {
     name: "penstock_uplink_held_topics",
     kind: Kind::Gauge,
-    help: "Topics that get nothing now: refused (missing, not authorised, or a record they do not take) or unreachable since the last start of the client.",
+    help: "Topics that get nothing now: refused (missing, not authorised, or lane `dead` is full) or unreachable since the last start of the client.",
     labels: &[("reason", HOLDS)],
 };
 const ERRORS: Metric = Metric {
     name: "penstock_uplink_errors_total",
     kind: Kind::Counter,
-    help: "Refused records by what follows: `retry` builds the client anew, `hold` also holds the topic, `collateral` fell with another record; `state`, stored progress that could not be read; `outbox`, committed entries that could not be read.",
+    help: "Refused records by what follows: `retry` builds the client anew, `hold` also holds the topic, `record` looks for the one that the service never takes, `collateral` fell with another record; `state`, stored progress that could not be read; `outbox`, committed entries that could not be read.",
     labels: &[("disposition", DISPOSITIONS)],
 };
 const REPARTITIONED: Metric = Metric {
@@ -76,6 +76,60 @@ const ACK_AGE: Metric = Metric {
     name: "penstock_uplink_ack_age_seconds",
     kind: Kind::Histogram(AGES),
     help: "Age of an entry when the cloud confirmed it, since the gateway received it; one sample per batch of reports.",
+    labels: &[],
+};
+const PACKS: Metric = Metric {
+    name: "penstock_uplink_packs_sent_total",
+    kind: Kind::Counter,
+    help: "Packed records handed to the Kafka client; their entries count as records sent.",
+    labels: &[],
+};
+const DEAD_LETTERED: Metric = Metric {
+    name: "penstock_uplink_dead_lettered_total",
+    kind: Kind::Counter,
+    help: "Entries moved to lane `dead`, since the service never takes them.",
+    labels: &[],
+};
+const TAIL_FOUND: Metric = Metric {
+    name: "penstock_uplink_tail_found_total",
+    kind: Kind::Counter,
+    help: "Entries that were found in their partition at the start of a session although nobody had heard of it, and so were not sent again.",
+    labels: &[],
+};
+const TAIL_UNREAD: Metric = Metric {
+    name: "penstock_uplink_tail_unread_total",
+    kind: Kind::Counter,
+    help: "Partitions whose end could not be read at the start of a session, for want of the right to listen or because a bound came first. What was sent to them last may arrive twice.",
+    labels: &[],
+};
+const FENCED: Metric = Metric {
+    name: "penstock_uplink_fenced",
+    kind: Kind::Gauge,
+    help: "1 if nothing is sent because another gateway sends from a copy of this outbox.",
+    labels: &[],
+};
+const THROTTLE: Metric = Metric {
+    name: "penstock_uplink_throttle_seconds",
+    kind: Kind::Gauge,
+    help: "The delay that the service announced last because too much was sent.",
+    labels: &[],
+};
+const PACE: Metric = Metric {
+    name: "penstock_uplink_pace_bytes_per_second",
+    kind: Kind::Gauge,
+    help: "What may be sent in a second now, by the configured units and by how the service throttles; 0 if there is no limit.",
+    labels: &[],
+};
+const BACKLOG: Metric = Metric {
+    name: "penstock_uplink_backlog_messages",
+    kind: Kind::Gauge,
+    help: "Entries that wait as backlog while new ones go first.",
+    labels: &[],
+};
+const DRAIN: Metric = Metric {
+    name: "penstock_uplink_drain_seconds",
+    kind: Kind::Gauge,
+    help: "Estimated time until everything that waits is sent, as fast as it goes now; -1 while that is not known or never.",
     labels: &[],
 };
 const LOW: Metric = Metric {
@@ -98,6 +152,15 @@ pub(crate) const METRICS: &[Metric] = &[
     ERRORS,
     REPARTITIONED,
     ACK_AGE,
+    PACKS,
+    DEAD_LETTERED,
+    TAIL_FOUND,
+    TAIL_UNREAD,
+    FENCED,
+    THROTTLE,
+    PACE,
+    BACKLOG,
+    DRAIN,
     LOW,
 ];
 
@@ -124,6 +187,14 @@ pub(crate) struct Metrics {
     pub(crate) held_unreachable: Gauge,
     pub(crate) repartitioned: Counter,
     pub(crate) ack_age: Histogram,
+    pub(crate) packs: Counter,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) tail_found: Counter,
+    pub(crate) fenced: Gauge,
+    pub(crate) throttle: Gauge,
+    pub(crate) pace: Gauge,
+    pub(crate) backlog: Gauge,
+    pub(crate) drain: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -145,6 +216,14 @@ impl Metrics {
             held_unreachable: gauge_with(&HELD, "reason", "unreachable"),
             repartitioned: counter(&REPARTITIONED),
             ack_age: histogram(&ACK_AGE),
+            packs: counter(&PACKS),
+            dead_lettered: counter(&DEAD_LETTERED),
+            tail_found: counter(&TAIL_FOUND),
+            fenced: gauge(&FENCED),
+            throttle: gauge(&THROTTLE),
+            pace: gauge(&PACE),
+            backlog: gauge(&BACKLOG),
+            drain: gauge(&DRAIN),
         }
     }
 
@@ -158,6 +237,10 @@ impl Metrics {
 
     pub(crate) fn bad_state() {
         counter_with(&ERRORS, "disposition", "state").increment(1);
+    }
+
+    pub(crate) fn tail_unread(partitions: u64) {
+        counter(&TAIL_UNREAD).increment(partitions);
     }
 
     pub(crate) fn unreadable() {

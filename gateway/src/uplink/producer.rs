@@ -211,6 +211,11 @@ impl Producer {
         (errors.newest.take(), std::mem::take(&mut errors.all_down))
     }
 
+    /// The delay that the service announced last.
+    pub(crate) const fn throttle(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn take_reports(&self, reports: &mut Vec<Report>) {
         let mut collected = self.inner.context().reports.lock();
         if reports.is_empty() {

@@ -1,7 +1,8 @@
 //! The uplink's thread: sessions of one producer each, until the gateway stops.
 //!
-//! A session feeds committed entries to its producer, hears what was confirmed and gives progress to the
-//! outbox. It ends when a record is refused, when the client library says it cannot go on, or when nothing is
+//! A session learns the partitions of its topics, looks up what may have arrived unheard, feeds committed
+//! entries to its producer, hears what was confirmed and gives progress to the outbox (`session.rs`, `doubt.rs`,
+//! `feed.rs`). It ends when a record is refused, when the client library says it cannot go on, or when nothing is
 //! confirmed for too long. Then the producer is dropped and the next session replays from the last progress.
 //! An outage of the cloud is none of these: the window fills, and everything else waits in the outbox.
 
@@ -9,20 +10,26 @@ use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 
-use penstock_proto::{GatewayId, Lane, Seq};
+use penstock_proto::{GatewayId, Lane};
 
 use super::backoff::Backoff;
-use super::config::Config;
+use super::caution::Caution;
+use super::config::{CatchUp, Config, Format};
+use super::doubt::Doubts;
 use super::failure::{Disposition, Failure};
-use super::feed::{Fed, Turn};
+use super::feed::Turn;
 use super::headers::{HeaderMode, Headers};
 use super::lane::LaneFeed;
 use super::metrics::{Metrics, Rebuild};
+use super::pace::{Limits, Pace};
+use super::packer::Packer;
 use super::producer::{Producer, Report, SetUpError, Settings};
 use super::route::Routes;
+use super::session::{End, Session};
+use super::share::Drain;
 use super::status::Handle;
 use super::topics::Topics;
-use super::tracker::{Ack, Partitions, TopicId};
+use super::tracker::TopicId;
 use super::window::Window;
 use crate::outbox;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
@@ -30,20 +37,10 @@ use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
 /// The lanes that are sent, highest first; each one's place equals [`Lane::index`].
 pub(super) const LANES: [Lane; 4] = [Lane::Alerts, Lane::Status, Lane::Telemetry, Lane::Bulk];
 
-/// Progress goes to the outbox at least this often while something is confirmed.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// Or after this many confirmations.
-const COMMIT_RECORDS: u64 = 65_536;
-/// Longest wait for a topic's partitions, during which no report is handled.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the reports of a producer that is given up.
 const LAST_REPORTS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Socket timeouts without any confirmation after which a producer is given up.
-const STALL_TIMEOUTS: u32 = 3;
-/// Shortest and longest wait while something is in flight, and the wait while nothing is.
-const POLL_MIN: Duration = Duration::from_millis(2);
-const POLL_MAX: Duration = Duration::from_millis(50);
-const IDLE: Duration = Duration::from_millis(100);
+/// How often the thread looks up from a pause.
+pub(super) const IDLE: Duration = Duration::from_millis(100);
 
 /// The uplink stage.
 #[derive(Debug)]
@@ -66,45 +63,42 @@ pub enum StartError {
 /// Everything the thread works with.
 pub(super) struct Worker {
     pub(super) settings: Settings,
-    drain_timeout: Duration,
+    pub(super) drain_timeout: Duration,
     pub(super) gateway: GatewayId,
-    outbox: outbox::Handle,
-    shutdown: Shutdown,
-    handle: Handle,
+    pub(super) outbox: outbox::Handle,
+    pub(super) shutdown: Shutdown,
+    pub(super) handle: Handle,
     pub(super) metrics: Metrics,
     pub(super) routes: Routes,
     pub(super) topics: Topics,
     pub(super) lanes: Vec<LaneFeed>,
     pub(super) window: Window,
     pub(super) turn: Turn,
+    pub(super) format: Format,
+    /// The packs being built, if records are packed.
+    pub(super) packer: Option<Packer>,
     pub(super) header_mode: HeaderMode,
     /// The headers of the record being sent.
     pub(super) headers: Headers,
-    reports: Vec<Report>,
-    pauses: Backoff,
-    commits_seen: u64,
-    connected: bool,
-    acked: u64,
-    rebuilds: u64,
+    pub(super) catch_up: CatchUp,
+    pub(super) live_first_after: Duration,
+    pub(super) pace: Pace,
+    pub(super) drain: Drain,
+    pub(super) caution: Caution,
+    pub(super) dead_letter_bytes_max: u64,
+    pub(super) tail_read: bool,
+    pub(super) doubts: Doubts,
+    /// Why nothing may be sent, for good.
+    pub(super) fenced: Option<String>,
+    pub(super) reports: Vec<Report>,
+    pub(super) pauses: Backoff,
+    pub(super) commits_seen: u64,
+    pub(super) connected: bool,
+    pub(super) acked: u64,
+    pub(super) acked_bytes: u64,
+    pub(super) rebuilds: u64,
     /// Once a stop was asked for: when it ends at the latest.
-    stop_at: Option<Instant>,
-}
-
-/// What one session keeps track of.
-struct Session {
-    /// Last report, or the moment the window stopped being empty.
-    heard: Instant,
-    committed: Instant,
-    acked_since_commit: u64,
-    acked: u64,
-    /// Rounds without any event, for the length of the next wait.
-    quiet: u32,
-}
-
-/// Why a session ended.
-enum End {
-    Stopped,
-    Rebuild(Rebuild, Failure),
+    pub(super) stop_at: Option<Instant>,
 }
 
 impl Service {
@@ -132,12 +126,6 @@ impl Service {
     }
 }
 
-impl Session {
-    const fn new(now: Instant) -> Self {
-        Self { heard: now, committed: now, acked_since_commit: 0, acked: 0, quiet: 0 }
-    }
-}
-
 impl Worker {
     fn new(
         config: &Config,
@@ -147,8 +135,16 @@ impl Worker {
         handle: Handle,
     ) -> Result<Self, outbox::Error> {
         let routes = Routes::new(&config.topic, &config.routes);
+        let share = match config.catch_up {
+            CatchUp::InOrder => 99,
+            CatchUp::LiveFirst { share } => share,
+        };
         let lanes: Result<Vec<_>, _> =
-            LANES.into_iter().map(|lane| LaneFeed::open(&outbox, lane, &routes)).collect();
+            LANES.into_iter().map(|lane| LaneFeed::open(&outbox, lane, &routes, share)).collect();
+        let limits = Limits {
+            throughput_units: config.throughput_units,
+            backlog_bytes_per_second: config.backlog_rate,
+        };
         Ok(Self {
             settings: Settings {
                 connection: config.connection.clone(),
@@ -169,13 +165,28 @@ impl Worker {
             lanes: lanes?,
             window: Window::new(config.in_flight_max, config.in_flight_bytes_max),
             turn: Turn::default(),
+            format: config.format,
+            packer: match config.format {
+                Format::PerMessage => None,
+                Format::Packed(settings) => Some(Packer::new(settings)),
+            },
             header_mode: config.headers,
             headers: Headers::default(),
-            reports: Vec::with_capacity(config.in_flight_max),
+            catch_up: config.catch_up,
+            live_first_after: config.live_first_after,
+            pace: Pace::new(limits, clock::now()),
+            drain: Drain::default(),
+            caution: Caution::default(),
+            dead_letter_bytes_max: config.dead_letter_bytes_max,
+            tail_read: config.tail_read,
+            doubts: Doubts::new(config.tail_quiet),
+            fenced: None,
+            reports: Vec::with_capacity(config.in_flight_max.min(65_536)),
             pauses: Backoff::default(),
             commits_seen: 0,
             connected: false,
             acked: 0,
+            acked_bytes: 0,
             rebuilds: 0,
             stop_at: None,
         })
@@ -225,171 +236,6 @@ impl Worker {
         }
     }
 
-    fn session(&mut self, producer: &Producer) -> End {
-        let mut session = Session::new(clock::now());
-        loop {
-            let now = clock::now();
-            producer.poll(Duration::ZERO, &mut self.reports);
-            if let Some(failure) = self.collect(&mut session, now) {
-                return End::Rebuild(Rebuild::Refused, failure);
-            }
-            let was_empty = self.window.is_empty();
-            if let Some(failure) = producer.fatal() {
-                return End::Rebuild(Rebuild::Fatal, failure);
-            }
-            self.ask_for_partitions(producer, now);
-            let fed = self.feed(producer, now);
-            if let Fed::Fatal(failure) = fed {
-                return End::Rebuild(Rebuild::Fatal, failure);
-            }
-            if was_empty {
-                session.heard = now;
-            }
-            if now.duration_since(session.heard) > self.settings.connection.socket_timeout * STALL_TIMEOUTS {
-                let reason = "nothing was confirmed for three socket timeouts".to_owned();
-                return End::Rebuild(Rebuild::Stalled, Failure { disposition: Disposition::Retry, reason });
-            }
-            self.commit_if_due(producer, &mut session, now);
-            if self.is_over(&fed, now) {
-                return End::Stopped;
-            }
-            self.wait(&mut session, &fed);
-        }
-    }
-
-    /// Takes the reports in. Returns the failure that ends the session, if there is one.
-    fn collect(&mut self, session: &mut Session, now: Instant) -> Option<Failure> {
-        let (mut acked, mut newest_ms) = (0_u64, 0);
-        let mut failed: Option<(TopicId, Failure)> = None;
-        for Report { slot, result } in self.reports.drain(..) {
-            let Some(flight) = self.window.leave(slot) else { continue };
-            match result {
-                Ok(offset) => {
-                    let lane = &mut self.lanes[flight.lane.index()];
-                    let known = lane.tracker.acked(flight.target, flight.seq, offset);
-                    assert!(known != Ack::Unknown, "what holds a slot is known to its tracker");
-                    lane.touch();
-                    self.topics.confirmed(flight.target.topic);
-                    newest_ms = flight.received_ms;
-                    acked += 1;
-                }
-                Err(failure) => {
-                    Metrics::error(failure.disposition);
-                    let known = failed.as_ref().map(|(_, failure)| failure.disposition);
-                    if known.is_none_or(|known| failure.disposition > known) {
-                        failed = Some((flight.target.topic, failure));
-                    }
-                }
-            }
-        }
-        if acked > 0 {
-            self.metrics.acked.increment(acked);
-            let age = clock::unix_ms().saturating_sub(newest_ms);
-            self.metrics.ack_age.record(Duration::from_millis(age).as_secs_f64());
-            self.acked += acked;
-            self.connected = true;
-            session.acked += acked;
-            session.acked_since_commit += acked;
-        }
-        if acked > 0 || failed.is_some() {
-            session.heard = now;
-            session.quiet = 0;
-        }
-        let (topic, failure) = failed?;
-        if failure.disposition >= Disposition::Hold {
-            self.topics.fail(topic, &failure, now);
-        }
-        if session.acked > 0 {
-            self.pauses.succeed();
-        }
-        Some(failure)
-    }
-
-    /// Reads the partition count of one topic that is due. Nothing of it is in flight then, except after a
-    /// record that the library itself refused.
-    fn ask_for_partitions(&mut self, producer: &Producer, now: Instant) {
-        let Some(topic) = self.topics.due(now) else { return };
-        match producer.partitions(self.routes.name(topic), ASK_TIMEOUT) {
-            Ok(count) => {
-                self.connected = true;
-                self.set_partitions(topic, count, now);
-            }
-            Err(failure) => {
-                if failure.disposition != Disposition::Hold {
-                    self.connected = false;
-                }
-                self.topics.fail(topic, &failure, clock::now());
-            }
-        }
-    }
-
-    fn set_partitions(&mut self, topic: TopicId, count: u32, now: Instant) {
-        let name = self.routes.name(topic);
-        let heads = self.outbox.status().lanes;
-        let mut busy = false;
-        for lane in &mut self.lanes {
-            let head = Seq(heads[lane.lane.index()].next.0.saturating_sub(1));
-            match lane.tracker.set_partitions(topic, count, head) {
-                Ok(Partitions::First | Partitions::Same) => {}
-                Ok(Partitions::Busy) => busy = true,
-                Ok(change @ (Partitions::Grown { .. } | Partitions::Shrunk)) => {
-                    tracing::warn!(topic = name, lane = %lane.lane, count, ?change, "the number of partitions changed");
-                    self.metrics.repartitioned.increment(1);
-                    lane.touch();
-                    lane.commit();
-                }
-                Err(error) => {
-                    let failure = Failure { disposition: Disposition::Hold, reason: error.to_string() };
-                    return self.topics.fail(topic, &failure, now);
-                }
-            }
-        }
-        if busy {
-            let reason = "the number of partitions changed while records are in flight".to_owned();
-            self.topics.fail(topic, &Failure { disposition: Disposition::Retry, reason }, now);
-        } else {
-            self.topics.ready(topic);
-        }
-    }
-
-    fn commit_if_due(&mut self, producer: &Producer, session: &mut Session, now: Instant) {
-        let waited = now.duration_since(session.committed) >= COMMIT_INTERVAL;
-        let drained = session.acked_since_commit > 0 && self.window.is_empty();
-        if waited || drained || session.acked_since_commit >= COMMIT_RECORDS {
-            for lane in &mut self.lanes {
-                lane.commit();
-            }
-            session.committed = now;
-            session.acked_since_commit = 0;
-            self.publish(producer);
-        }
-    }
-
-    /// Whether a stop was asked for and there is nothing more to do about it.
-    fn is_over(&mut self, fed: &Fed, now: Instant) -> bool {
-        let phase = self.shutdown.phase();
-        if phase < Phase::DrainUplink {
-            return false;
-        }
-        let stop_at = *self.stop_at.get_or_insert(now + self.drain_timeout);
-        let sent = matches!(fed, Fed::Nothing) && self.lanes.iter().all(LaneFeed::is_between_segments);
-        (sent && self.window.is_empty()) || now >= stop_at || phase >= Phase::Close
-    }
-
-    fn wait(&mut self, session: &mut Session, fed: &Fed) {
-        if matches!(fed, Fed::Some) {
-            session.quiet = 0;
-            return;
-        }
-        let timeout = if self.window.is_empty() {
-            IDLE
-        } else {
-            (POLL_MIN * (1 << session.quiet.min(8))).min(POLL_MAX)
-        };
-        session.quiet = session.quiet.saturating_add(1);
-        self.commits_seen = self.outbox.wait_commit(self.commits_seen, timeout);
-    }
-
     /// Hears the last reports of a producer, drops it and goes back to the last progress.
     fn give_up(&mut self, producer: Producer, reason: Rebuild, failure: &Failure) {
         tracing::warn!(
@@ -404,10 +250,14 @@ impl Worker {
         let later = self.collect(&mut Session::new(now), now);
         drop(producer);
         self.window.clear();
+        if let Some(packer) = &mut self.packer {
+            packer.clear();
+        }
         for lane in &mut self.lanes {
             lane.commit();
             lane.restart();
         }
+        self.caution.restart();
         self.topics.restart();
         self.turn = Turn::default();
         self.rebuilds += 1;
@@ -416,7 +266,7 @@ impl Worker {
             status.rebuilds = self.rebuilds;
             status.last_error = Some(failure.reason.clone());
         });
-        // A held topic has pauses of its own; others need not wait for it.
+        // A held topic has pauses of its own, and a record is looked for: others need not wait.
         let held = [Some(failure), later.as_ref()].into_iter().flatten();
         if !held.into_iter().any(|failure| failure.disposition >= Disposition::Hold) {
             let until = self.pauses.fail(now);
@@ -424,7 +274,7 @@ impl Worker {
         }
     }
 
-    fn pause(&mut self, until: Instant) {
+    pub(super) fn pause(&mut self, until: Instant) {
         loop {
             let left = until.saturating_duration_since(clock::now());
             if left.is_zero() || self.shutdown.phase() >= Phase::DrainUplink {
@@ -444,6 +294,7 @@ impl Worker {
                 "refused while stopping; it is sent again after the next start"
             );
         }
+        self.close_topics();
         for lane in &mut self.lanes {
             lane.commit();
         }
@@ -451,8 +302,19 @@ impl Worker {
         tracing::info!(acked = self.acked, in_flight = self.window.count(), "uplink stopped");
     }
 
+    /// Nothing is in flight, so that the next start need not look for it.
+    pub(super) fn close_topics(&mut self) {
+        if !self.window.is_empty() || !self.packer_is_empty() {
+            return;
+        }
+        let count = self.routes.topics().len();
+        for lane in &mut self.lanes {
+            lane.close_topics((0..count).filter_map(|place| u16::try_from(place).ok()).map(TopicId));
+        }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "gauges are floats; exact up to 2^53")]
-    fn publish(&mut self, producer: &Producer) {
+    pub(super) fn publish(&mut self, producer: &Producer) {
         let (newest, all_down) = producer.trouble();
         self.connected &= !all_down;
         let held = self.topics.held();
@@ -468,7 +330,29 @@ impl Worker {
             status.in_flight_bytes = self.window.bytes();
             status.acked = self.acked;
             status.last_error = newest.or(status.last_error.take());
+            status.fenced.clone_from(&self.fenced);
             status.low = self.lanes.iter().map(|lane| (lane.lane, lane.tracker.low())).collect();
         });
+    }
+
+    /// Shows how fast it goes; about once a second.
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; exact up to 2^53")]
+    pub(super) fn publish_rates(&mut self, producer: &Producer, now: Instant) {
+        self.metrics.throttle.set(producer.throttle().as_secs_f64());
+        self.metrics.pace.set(self.pace.limit().map_or(0.0, |rates| rates.bytes_per_second as f64));
+        let backlog: u64 = self.lanes.iter().map(|lane| lane.tracker.backlog()).sum();
+        self.metrics.backlog.set(backlog as f64);
+        let status = self.outbox.status();
+        let (mut waits, mut arrived) = (0, 0);
+        for lane in &self.lanes {
+            let seen = &status.lanes[lane.lane.index()];
+            let low = lane.tracker.low();
+            waits += seen.next.0.saturating_sub(low.0);
+            arrived += seen.next.0;
+        }
+        self.drain.observe(now, arrived.saturating_sub(waits), arrived);
+        let left = self.drain.left(waits);
+        self.metrics.drain.set(left.map_or(-1.0, |left| left.as_secs_f64()));
+        self.handle.update(|status| status.drain = left);
     }
 }

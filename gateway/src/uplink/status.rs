@@ -1,6 +1,7 @@
 //! What operators see of the uplink.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_proto::{Lane, Seq};
@@ -26,6 +27,10 @@ pub struct Status {
     pub rebuilds: u64,
     /// The newest error, also when it has passed.
     pub last_error: Option<String>,
+    /// Why nothing is sent for good: another gateway sends from a copy of this outbox.
+    pub fenced: Option<String>,
+    /// How long until everything that waits is sent, as fast as it goes now; `None` while that is not known.
+    pub drain: Option<Duration>,
     /// Per lane the first position that is not confirmed.
     pub low: Vec<(Lane, Seq)>,
 }

@@ -1,8 +1,8 @@
 //! Which topics take records now.
 //!
-//! A topic is *unknown* until its partition count was read in this session, and *held* while the service
-//! refuses it or one of its records. A lane whose next entry goes to a topic that is not ready waits; in this
-//! version everything behind that entry in its lane waits with it.
+//! A topic is *unknown* until its partition count was read in this session, *known* until what may have
+//! arrived unheard is looked up, and *held* while the service refuses it. Entries of a held topic are passed
+//! over, and sent in their order when it takes records again; a lane waits at an entry whose topic is unknown.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use super::tracker::TopicId;
 
 /// How soon an unreachable service is asked for a topic again.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a topic that takes records is asked how many partitions it has.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(180);
 
 /// The topics of the routes, in the order of their numbers.
 #[derive(Debug)]
@@ -31,8 +33,20 @@ enum State {
     Unknown { ask_at: Option<Instant>, reason: String },
     /// Refused; asked again at that time.
     Held { until: Instant, reason: String },
-    /// Takes records.
+    /// The partition count is there; whether something of it arrived unheard is not.
+    Known,
+    /// Takes records. Its partitions are counted again at that time.
+    Ready { ask_at: Instant },
+}
+
+/// Whether a topic takes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
     Ready,
+    /// Not for a while: others need not wait.
+    Held,
+    /// That will be known soon.
+    Unknown,
 }
 
 impl Topics {
@@ -53,8 +67,18 @@ impl Topics {
         }
     }
 
-    pub(crate) fn is_ready(&self, id: TopicId) -> bool {
-        self.get(id).is_some_and(|topic| matches!(topic.state, State::Ready))
+    pub(crate) fn readiness(&self, id: TopicId) -> Readiness {
+        match self.get(id).map(|topic| &topic.state) {
+            Some(State::Ready { .. }) => Readiness::Ready,
+            Some(State::Held { .. }) => Readiness::Held,
+            _ => Readiness::Unknown,
+        }
+    }
+
+    /// Topics of which is known how many partitions they have, and not more.
+    pub(crate) fn known(&self) -> Vec<TopicId> {
+        let known = self.0.iter().enumerate().filter(|(_, topic)| matches!(topic.state, State::Known));
+        known.filter_map(|(place, _)| u16::try_from(place).ok()).map(TopicId).collect()
     }
 
     /// A topic whose partition count should be read now.
@@ -62,16 +86,36 @@ impl Topics {
         let due = |topic: &Topic| match &topic.state {
             State::Unknown { ask_at, .. } => ask_at.is_none_or(|at| at <= now),
             State::Held { until, .. } => *until <= now,
-            State::Ready => false,
+            State::Ready { ask_at } => *ask_at <= now,
+            State::Known => false,
         };
         let place = self.0.iter().position(due)?;
         u16::try_from(place).ok().map(TopicId)
     }
 
-    /// The topic's partitions are known. What was held is tried; only a confirmation ends its pauses.
-    pub(crate) fn ready(&mut self, id: TopicId) {
+    /// The topic's partitions are known. One that takes records already goes on.
+    pub(crate) fn set_known(&mut self, id: TopicId, now: Instant) {
         if let Some(topic) = self.get_mut(id) {
-            topic.state = State::Ready;
+            topic.state = match topic.state {
+                State::Ready { .. } => State::Ready { ask_at: now + REFRESH_INTERVAL },
+                _ => State::Known,
+            };
+        }
+    }
+
+    /// The topic's partitions could not be counted. One that takes records goes on: if something is wrong with
+    /// it, its records will tell.
+    pub(crate) fn refused(&mut self, id: TopicId, failure: &Failure, now: Instant) {
+        match self.get_mut(id).map(|topic| &mut topic.state) {
+            Some(State::Ready { ask_at }) => *ask_at = now + REFRESH_INTERVAL,
+            _ => self.fail(id, failure, now),
+        }
+    }
+
+    /// Nothing is unknown about the topic. What was held is tried; only a confirmation ends its pauses.
+    pub(crate) fn ready(&mut self, id: TopicId, now: Instant) {
+        if let Some(topic) = self.get_mut(id) {
+            topic.state = State::Ready { ask_at: now + REFRESH_INTERVAL };
         }
     }
 
@@ -136,18 +180,18 @@ mod tests {
         assert_eq!(topics.due(now), Some(bad));
         topics.fail(bad, &refused(), now);
         assert_eq!(topics.due(now), Some(good));
-        topics.ready(good);
-        assert_eq!((topics.due(now), topics.is_ready(good), topics.is_ready(bad)), (None, true, false));
+        topics.ready(good, now);
+        assert_eq!((topics.due(now), topics.readiness(good)), (None, Readiness::Ready));
         assert_eq!(topics.held(), [Held { topic: "bad".into(), reason: "TopicAuthorizationFailed".into() }]);
 
         let first = now + Duration::from_millis(100);
         assert_eq!(topics.due(first), Some(bad));
-        topics.ready(bad);
+        topics.ready(bad, now);
         topics.fail(bad, &refused(), first);
         assert_eq!(topics.due(first + Duration::from_millis(199)), None, "no confirmation came in between");
         assert_eq!(topics.due(first + Duration::from_millis(200)), Some(bad));
 
-        topics.ready(bad);
+        topics.ready(bad, now);
         topics.confirmed(bad);
         topics.fail(bad, &refused(), first);
         assert_eq!(topics.due(first + Duration::from_millis(100)), Some(bad));
@@ -157,13 +201,31 @@ mod tests {
     fn a_new_session_asks_again_but_not_before_a_hold_ends() {
         let now = clock::now();
         let mut topics = Topics::new(&["a".into(), "b".into()]);
-        topics.ready(TopicId(0));
+        topics.ready(TopicId(0), now);
         topics.fail(TopicId(1), &refused(), now);
         topics.restart();
-        assert!(!topics.is_ready(TopicId(0)));
+        assert_eq!(topics.readiness(TopicId(0)), Readiness::Unknown);
+        assert_eq!(topics.readiness(TopicId(1)), Readiness::Held);
         assert_eq!(topics.due(now), Some(TopicId(0)));
-        topics.ready(TopicId(0));
-        assert_eq!(topics.due(now), None);
+        topics.set_known(TopicId(0), now);
+        assert_eq!((topics.due(now), topics.known()), (None, vec![TopicId(0)]));
+        assert_eq!(topics.readiness(TopicId(0)), Readiness::Unknown);
+        topics.ready(TopicId(0), now);
+        assert_eq!((topics.known(), topics.readiness(TopicId(0))), (Vec::new(), Readiness::Ready));
+    }
+
+    #[test]
+    fn a_topic_that_takes_records_goes_on_whatever_the_count_brings() {
+        let now = clock::now();
+        let id = TopicId(0);
+        let mut topics = Topics::new(&["a".into()]);
+        topics.ready(id, now);
+        let later = now + REFRESH_INTERVAL;
+        assert_eq!((topics.due(later - Duration::from_secs(1)), topics.due(later)), (None, Some(id)));
+        topics.refused(id, &refused(), later);
+        assert_eq!((topics.readiness(id), topics.due(later)), (Readiness::Ready, None));
+        topics.set_known(id, later);
+        assert_eq!(topics.readiness(id), Readiness::Ready);
     }
 
     #[test]
@@ -173,7 +235,7 @@ mod tests {
         let failure = Failure { disposition: Disposition::Retry, reason: "OperationTimedOut".into() };
         topics.fail(TopicId(0), &failure, now);
         assert_eq!((topics.held().len(), topics.unreachable()), (0, 1));
-        topics.ready(TopicId(0));
+        topics.ready(TopicId(0), now);
         assert_eq!(topics.unreachable(), 0);
     }
 }

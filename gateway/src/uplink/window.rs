@@ -4,9 +4,9 @@
 //! client library as the record's opaque value, so a report needs no search and sending needs no
 //! allocation.
 
-use penstock_proto::{Lane, Seq};
+use penstock_proto::Seq;
 
-use super::tracker::Target;
+use super::tracker::ChainId;
 
 /// What the client library keeps per record besides key, payload and header.
 const RECORD_OVERHEAD: usize = 256;
@@ -23,9 +23,14 @@ pub(crate) struct Window {
 /// A record in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flight {
-    pub(crate) lane: Lane,
-    pub(crate) target: Target,
-    pub(crate) seq: Seq,
+    /// The place of its lane.
+    pub(crate) place: usize,
+    pub(crate) chain: ChainId,
+    /// Its last entry.
+    pub(crate) last: Seq,
+    /// How many entries it carries.
+    pub(crate) count: u32,
+    /// When the newest of them was received.
     pub(crate) received_ms: u64,
     /// Key, payload and header.
     pub(crate) bytes: usize,
@@ -37,10 +42,12 @@ impl Window {
         Self { slots: vec![None; count_max], free: (0..count_max).rev().collect(), bytes: 0, bytes_max }
     }
 
-    /// Whether a record of this size may be sent now. A single one always may, or it could never go.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        let fits = self.bytes.saturating_add(bytes.saturating_add(RECORD_OVERHEAD)) <= self.bytes_max;
-        !self.free.is_empty() && (fits || self.is_empty())
+    /// Whether a record of this size may be sent now, while `reserved` bytes more are about to be. A single
+    /// one always may, or it could never go.
+    pub(crate) fn has_room(&self, bytes: usize, reserved: usize) -> bool {
+        let wanted = bytes.saturating_add(RECORD_OVERHEAD).saturating_add(reserved);
+        let fits = self.bytes.saturating_add(wanted) <= self.bytes_max;
+        !self.free.is_empty() && (fits || (self.is_empty() && reserved == 0))
     }
 
     /// Takes a slot, or `None` when all are taken.
@@ -81,22 +88,24 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tracker::TopicId;
+    use penstock_proto::Stream;
+
+    use super::super::tracker::{Target, TopicId};
     use super::*;
 
     fn flight(bytes: usize) -> Flight {
-        let target = Target { topic: TopicId(0), partition: 0 };
-        Flight { lane: Lane::Telemetry, target, seq: Seq(1), received_ms: 0, bytes }
+        let chain = ChainId { target: Target { topic: TopicId(0), partition: 0 }, stream: Stream::Live };
+        Flight { place: 2, chain, last: Seq(1), count: 1, received_ms: 0, bytes }
     }
 
     #[test]
     fn count_and_bytes_are_bounded() {
         let mut window = Window::new(2, 1_000);
-        assert!(window.has_room(400));
+        assert!(window.has_room(400, 0));
         let first = window.enter(flight(400)).unwrap();
-        assert!(window.has_room(1_000 - 2 * 256 - 400) && !window.has_room(1_000 - 2 * 256 - 399));
+        assert!(window.has_room(1_000 - 2 * 256 - 400, 0) && !window.has_room(1_000 - 2 * 256 - 399, 0));
         let second = window.enter(flight(10)).unwrap();
-        assert!(!window.has_room(0), "both slots are taken");
+        assert!(!window.has_room(0, 0), "both slots are taken");
         assert_eq!(window.enter(flight(1)), None);
         assert_eq!(window.leave(first), Some(flight(400)));
         assert_eq!(window.leave(first), None, "a slot is given back once");
@@ -108,10 +117,11 @@ mod tests {
     #[test]
     fn a_record_larger_than_the_window_goes_alone() {
         let mut window = Window::new(2, 1_000);
-        assert!(window.has_room(5_000));
+        assert!(window.has_room(5_000, 0));
         window.enter(flight(5_000)).unwrap();
-        assert!(!window.has_room(0));
+        assert!(!window.has_room(0, 0));
         window.clear();
+        assert!(window.has_room(5_000, 0) && !window.has_room(5_000, 1) && window.has_room(400, 344));
         assert_eq!((window.count(), window.bytes()), (0, 0));
         assert_eq!(window.leave(0), None);
     }

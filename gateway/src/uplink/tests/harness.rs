@@ -78,6 +78,7 @@ impl Cloud {
             in_flight_max: IN_FLIGHT_MAX,
             in_flight_bytes_max: 4 << 20,
             drain_timeout: PATIENCE,
+            tail_quiet: Duration::from_millis(200),
             ..Config::new(self.connection(), topic.to_owned())
         }
     }
