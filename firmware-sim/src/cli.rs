@@ -104,6 +104,8 @@ pub enum Allow {
     Resent,
     /// Readings without an answer.
     Unacked,
+    /// Devices that move on to another partition: the topic grew.
+    Moved,
 }
 
 /// How progress is shown, on stderr.

@@ -169,6 +169,7 @@ fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::
         allow_duplicated: allows(Allow::Duplicated),
         allow_resent: allows(Allow::Resent),
         allow_unacked: allows(Allow::Unacked),
+        allow_moved: allows(Allow::Moved),
     });
     if source.is_some() {
         report.set_counts(verdict.counts);

@@ -2,8 +2,8 @@
 //!
 //! The judgement is independent of the gateway's code: a [`ledger::Ledger`] holds what devices
 //! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
-//! the difference is stated in the words of [`report::Report`]. [`process`], [`gateway`] and
-//! [`cloud`] start the programs under test, talk to them and stop them again.
+//! the difference is stated in the words of [`report::Report`]. [`process`], [`gateway`],
+//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again.
 //!
 //! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
 //! compile RocksDB or librdkafka.
@@ -12,6 +12,7 @@ pub mod cloud;
 pub mod drill;
 pub mod gateway;
 pub mod judge;
+pub mod kafka;
 pub mod ledger;
 pub mod powercut;
 pub mod process;

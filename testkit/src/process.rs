@@ -403,7 +403,7 @@ fn places() -> Vec<PathBuf> {
     clippy::disallowed_methods,
     reason = "the rule is about the gateway; deadlines of tests need a clock"
 )]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

@@ -8,6 +8,7 @@ use crate::cargo::{Cargo, SELECTION};
 use crate::demo;
 use crate::dependencies::Policy;
 use crate::drill;
+use crate::kafka;
 use crate::packages::{self, Need};
 use crate::say;
 use crate::signals;
@@ -31,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "demo", run: |cargo| demo::short(cargo, 0), essential: false },
     Step { name: "demo with kills", run: |cargo| demo::short(cargo, 2), essential: false },
     Step { name: "drills", run: |cargo| drill::short(cargo), essential: false },
+    Step { name: "apache kafka", run: |cargo| kafka::short(cargo), essential: false },
     Step { name: "one C++ build", run: |cargo| cargo.native_compiled_once(), essential: false },
 ];
 

@@ -5,7 +5,8 @@
 //! cargo xtask test     every test of the workspace
 //! cargo xtask ci       what has to pass before a change goes in
 //! cargo xtask bench    the comparisons behind docs/performance.md
-//! cargo xtask drill    power cuts, crashes and full disks under load: nothing acknowledged may be lost
+//! cargo xtask drill    power cuts, crashes, full disks, outages under load: nothing acknowledged may be lost
+//! cargo xtask kafka    a real Apache Kafka, to try things on or to test the uplink against
 //! ```
 //!
 //! Every command uses one build: `--release --workspace --all-targets`. Another profile, selection or set of
@@ -18,6 +19,7 @@ mod ci;
 mod demo;
 mod dependencies;
 mod drill;
+mod kafka;
 mod packages;
 mod say;
 mod signals;
@@ -45,8 +47,10 @@ enum Command {
     Ci,
     /// Run a benchmark and print its table
     Bench(bench::Arguments),
-    /// Cut the power, crash the gateway or fill its disk under load, and judge what arrives
-    Drill(drill::Arguments),
+    /// Cut the power, crash the gateway, fill its disk or take its cloud away under load, and judge what arrives
+    Drill(Box<drill::Arguments>),
+    /// Start a real Apache Kafka, or test the uplink against one
+    Kafka(kafka::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Drill(arguments) => drill::run(&arguments),
+        Command::Kafka(arguments) => kafka::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,6 +123,29 @@ mod tests {
         assert_eq!(drill("xtask drill crash --episodes 3 --seed 5"), (drill::Kind::Crash, 3, Some(5)));
         assert_eq!(drill("xtask drill disk-full --seed 6").2, Some(6));
         assert!(parse("xtask drill").is_err() && parse("xtask drill crash --episodes 0").is_err());
+    }
+
+    #[test]
+    fn an_outage_lasts_two_minutes_with_the_stand_in_unless_told_otherwise() {
+        let outage = |line: &str| match parse(line).unwrap().command {
+            Command::Drill(drill) => drill.outage,
+            _ => panic!("not a drill"),
+        };
+        let plain = outage("xtask drill outage");
+        assert_eq!((plain.minutes, plain.broker), (2, drill::outage::BrokerKind::Sim));
+        let line = "xtask drill outage --minutes 9 --broker kafka --format packed --catch-up live-first --no-tail-read";
+        let other = outage(line);
+        assert_eq!((other.minutes, other.broker), (9, drill::outage::BrokerKind::Kafka));
+        assert!(other.no_tail_read && other.format == drill::outage::Format::Packed);
+        assert!(other.catch_up == drill::outage::CatchUp::LiveFirst);
+    }
+
+    #[test]
+    fn kafka_is_only_started_unless_told_otherwise() {
+        let Command::Kafka(kafka) = parse("xtask kafka --topic t:2").unwrap().command else {
+            panic!("not kafka")
+        };
+        assert_eq!((kafka.what, kafka.topics), (kafka::What::Up, vec![("t".to_owned(), 2)]));
     }
 
     #[test]

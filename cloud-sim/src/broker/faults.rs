@@ -18,6 +18,8 @@ pub(crate) struct Faults {
     produce_errors: Mutex<Option<ProduceErrors>>,
     /// Lets the produce path skip the mutex while nothing is injected.
     produce_errors_left: AtomicU64,
+    /// Batches still to be confirmed and not stored.
+    swallow: AtomicU64,
     listening: AtomicBool,
     unauthorized: RwLock<HashMap<String, Unauthorized>>,
     /// Lets the produce path skip the lock while every topic is authorized.
@@ -59,6 +61,7 @@ impl Default for Faults {
             listening: AtomicBool::new(true),
             unauthorized: RwLock::default(),
             any_unauthorized: AtomicBool::new(false),
+            swallow: AtomicU64::new(0),
         }
     }
 }
@@ -121,6 +124,16 @@ impl Faults {
         }
         lose.seen += 1;
         lose.seen.is_multiple_of(lose.every)
+    }
+
+    pub(crate) fn set_swallow(&self, batches: u64) {
+        self.swallow.store(batches, Ordering::Relaxed);
+    }
+
+    /// Called once per batch; true when it is to be confirmed and not stored.
+    pub(crate) fn swallows(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.swallow.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// How long answers to produce requests are held back, in milliseconds.
@@ -189,6 +202,14 @@ mod tests {
         assert_eq!(["a", "b"].map(|topic| faults.unauthorized(topic)), [Some(refused), None]);
         faults.set_unauthorized("a", None);
         assert_eq!(faults.unauthorized("a"), None);
+    }
+
+    #[test]
+    fn as_many_batches_are_swallowed_as_were_ordered() {
+        let faults = Faults::default();
+        assert!(!faults.swallows());
+        faults.set_swallow(2);
+        assert_eq!([faults.swallows(), faults.swallows(), faults.swallows()], [true, true, false]);
     }
 
     #[test]

@@ -94,6 +94,20 @@ impl Partition {
         Ok(Appended { offset: header.base_offset, repeat: false })
     }
 
+    /// Does as if a batch were appended, and forgets it: what no broker may do, for tests that must notice.
+    ///
+    /// # Errors
+    /// The sequence rules of [`Producers::judge`].
+    pub(crate) fn swallow(&self, mut header: BatchHeader) -> Result<i64, ErrorCode> {
+        let mut state = self.state.lock();
+        if let Verdict::Repeat(offset) = state.producers.judge(&header)? {
+            return Ok(offset);
+        }
+        header.base_offset = state.next_offset;
+        state.producers.appended(&header);
+        Ok(header.base_offset)
+    }
+
     /// The offset the next record will get.
     pub(crate) fn high_watermark(&self) -> i64 {
         self.state.lock().next_offset

@@ -56,6 +56,7 @@ impl Control {
             .route("/v1/topics/{name}", get(topic))
             .route("/v1/faults/cut", post(cut))
             .route("/v1/faults/lose-ack", post(lose_ack))
+            .route("/v1/faults/swallow", post(swallow))
             .route("/v1/faults/accepting", post(accepting))
             .route("/v1/faults/produce-error", post(produce_error))
             .route("/v1/faults/throttle", post(throttle))
@@ -164,6 +165,12 @@ async fn cut(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<serde_jso
 async fn lose_ack(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::LoseAck> {
     let order: orders::LoseAck = order(&body)?;
     broker.faults.set_lose_ack(order.every);
+    Ok(Json(order))
+}
+
+async fn swallow(State(broker): State<Arc<Broker>>, body: Bytes) -> Answer<orders::Swallow> {
+    let order: orders::Swallow = order(&body)?;
+    broker.faults.set_swallow(order.batches);
     Ok(Json(order))
 }
 

@@ -29,6 +29,13 @@ pub(super) struct LoseAck {
     pub(super) every: u64,
 }
 
+/// Confirms the next batches and does not store them; 0 ends it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Swallow {
+    pub(super) batches: u64,
+}
+
 /// Whether new connections are taken.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -114,6 +114,10 @@ fn append(broker: &Broker, topic: &str, index: i32, bytes: &mut [u8]) -> Result<
         counters.gzip_refused.add(1);
         return Err(ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
     }
+    if broker.faults.swallows() {
+        counters.batches_swallowed.add(1);
+        return partition.swallow(header);
+    }
     match partition.append(bytes, header) {
         Ok(appended) if appended.repeat => {
             counters.duplicates_recognised.add(1);

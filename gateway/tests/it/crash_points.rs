@@ -131,7 +131,7 @@ fn nothing_is_dropped_in_silence_by_a_death_while_the_oldest_is_let_go() {
     stage.cloud_is_there(true).expect("the cloud can come back");
     let Outcome { report, incidents, .. } = stage.judge(SHORT).expect("the fleet judges");
     assert_eq!(missed, BTreeSet::new(), "never reached");
-    let (lost, dropped) = (report.lost.expect("it was judged"), dropped(stage.kafka()));
+    let (lost, dropped) = (report.lost.expect("it was judged"), dropped(&stage.kafka()));
     assert!(lost > 0, "nothing was dropped, so this shows nothing");
     assert!(lost <= dropped, "{lost} are lost, {dropped} announced");
     assert_eq!(incidents, [""; 0].map(PathBuf::from), "a drop is not damage");

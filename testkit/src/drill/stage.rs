@@ -1,4 +1,4 @@
-//! A cloud stand-in, a gateway that dies and comes back, and a fleet that goes on publishing meanwhile.
+//! A broker, a gateway that dies and comes back, and a fleet that goes on publishing meanwhile.
 //!
 //! The fleet keeps the ledger of what was acknowledged, reads back what arrived and judges. So a drill only
 //! decides when and how the gateway dies, and on which data it comes back.
@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use crate::cloud::{Cloud, ControlError};
+use serde_json::Value;
+
+use super::broker::Broker;
+use crate::cloud::ControlError;
 use crate::gateway::{Config, Gateway};
+use crate::kafka::KafkaError;
 use crate::process::{self, Process, ProcessError};
 use crate::report::Report;
 
@@ -23,6 +27,8 @@ pub const EVENTS: &str = "events";
 const PUBLISH_FOR: Duration = Duration::from_secs(120);
 /// Longest time after publishing for the fleet to drain, read back and judge.
 const JUDGE_WITHIN: Duration = Duration::from_secs(90);
+/// What a drill whose gateway dies has to allow.
+const ALLOW: &str = "duplicated,resent";
 /// Longest time for `penstock verify`.
 const VERIFY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -50,6 +56,9 @@ pub enum StageError {
     /// The cloud stand-in did not do as told.
     #[error(transparent)]
     Cloud(#[from] ControlError),
+    /// Apache Kafka did not do as told.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// A file of the drill could not be used.
     #[error("{}: {source}", path.display())]
     File {
@@ -66,6 +75,29 @@ pub enum StageError {
         /// The end of its log.
         words: String,
     },
+}
+
+/// What is on the stage, and for how long.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// Where logs and reports go.
+    pub folder: &'a Path,
+    /// Where the gateway's data lie.
+    pub home: &'a Path,
+    /// The topic of the readings; the gateway's own events go to [`EVENTS`].
+    pub topic: &'a str,
+    /// Whether the gateway uses the broker's listener with TLS.
+    pub secured: bool,
+    /// The gateway's configuration, to which the uplink and the topics are added.
+    pub config: Config,
+    /// What the fleet does.
+    pub load: Load,
+    /// How long it does so unless the drill ends before.
+    pub publish_for: Duration,
+    /// Longest time after publishing for the fleet to drain, read back and judge.
+    pub judge_within: Duration,
+    /// What the fleet's verdict tolerates, in the words of `firmware-sim run --allow`; may be empty.
+    pub allow: &'a str,
 }
 
 /// How a life of the gateway ended.
@@ -97,6 +129,8 @@ pub struct Outcome {
     pub verified: ExitStatus,
     /// What it said.
     pub verify_said: String,
+    /// Its counts: `records`, `gaps`, `duplicates` and so on.
+    pub verify_totals: Value,
     /// Incidents that the gateway announced, by the paths of their reports.
     pub incidents: Vec<PathBuf>,
 }
@@ -108,7 +142,9 @@ pub struct Stage {
     // Dropped in this order: the fleet first, the cloud last.
     fleet: Process,
     gateway: Gateway,
-    cloud: Cloud,
+    broker: Broker,
+    topic: String,
+    judge_within: Duration,
     /// Where the gateway's present data lie; its outbox is the folder `outbox` in there.
     home: PathBuf,
 }
@@ -119,22 +155,62 @@ impl Stage {
     /// # Errors
     /// When one of them does not get ready.
     pub fn set(folder: &Path, home: &Path, config: Config, load: Load) -> Result<Stage, StageError> {
+        let broker = Broker::sim(folder, &[TOPIC, (EVENTS, 1)])?;
+        let scene = Scene {
+            folder,
+            home,
+            topic: TOPIC.0,
+            secured: false,
+            config,
+            load,
+            publish_for: PUBLISH_FOR,
+            judge_within: JUDGE_WITHIN,
+            allow: ALLOW,
+        };
+        Stage::open(scene, broker)
+    }
+
+    /// Starts a gateway and a fleet with a broker that is there already.
+    ///
+    /// # Errors
+    /// When one of them does not get ready.
+    pub fn open(scene: Scene<'_>, broker: Broker) -> Result<Stage, StageError> {
+        let Scene { folder, home, topic, .. } = scene;
         for path in [folder, home] {
             fs::create_dir_all(path).map_err(|source| StageError::File { path: path.to_owned(), source })?;
         }
-        let cloud = Cloud::start(folder, &[TOPIC, (EVENTS, 1)])?;
-        let config = config.id("drill").uplink(&cloud.ready().kafka, TOPIC.0).events(EVENTS);
+        let config = scene.config.clone().id("drill").events(EVENTS);
+        let config = match broker.secured().filter(|_| scene.secured) {
+            Some(listener) => {
+                let text = |path: &Path| format!("{:?}", path.to_string_lossy());
+                let file = text(&listener.connection_string_file);
+                config
+                    .set("uplink", &format!("bootstrap_servers = {:?}", listener.address))
+                    .set("uplink", &format!("connection_string_file = {file}"))
+                    .set("uplink", &format!("ca_file = {}", text(&listener.ca_file)))
+                    .set("uplink", &format!("topic = {topic:?}"))
+            }
+            None => config.uplink(&broker.address(), topic),
+        };
         let gateway = Gateway::start(home, config)?;
-        let fleet = start_fleet(folder, load, gateway.mqtt(), &cloud.ready().kafka)?;
-        Ok(Stage { folder: folder.to_owned(), fleet, gateway, cloud, home: home.to_owned() })
+        let fleet = start_fleet(&scene, gateway.mqtt(), &broker.address())?;
+        Ok(Stage {
+            folder: folder.to_owned(),
+            fleet,
+            gateway,
+            broker,
+            topic: topic.to_owned(),
+            judge_within: scene.judge_within,
+            home: home.to_owned(),
+        })
     }
 
     /// Whether the cloud takes what is sent; without it everything acknowledged is in the outbox alone.
     ///
     /// # Errors
-    /// When the stand-in does not answer.
+    /// When the stand-in does not answer. A real broker is left alone.
     pub fn cloud_is_there(&self, there: bool) -> Result<(), StageError> {
-        let control = self.cloud.control();
+        let Some(control) = self.broker.control() else { return Ok(()) };
         control.accepting(there)?;
         if !there {
             control.cut()?;
@@ -144,8 +220,27 @@ impl Stage {
 
     /// `host:port` of the cloud's Kafka listener, which lives as long as the stage.
     #[must_use]
-    pub fn kafka(&self) -> &str {
-        &self.cloud.ready().kafka
+    pub fn kafka(&self) -> String {
+        self.broker.address()
+    }
+
+    /// The broker.
+    pub fn broker(&mut self) -> &mut Broker {
+        &mut self.broker
+    }
+
+    /// Ends the fleet and the gateway, and leaves the broker for the next scene.
+    #[must_use]
+    pub fn leave(self) -> Broker {
+        self.broker
+    }
+
+    /// Whether the fleet still publishes, drains or reads back.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn fleet_runs(&mut self) -> Result<bool, StageError> {
+        Ok(self.fleet.running()?)
     }
 
     /// The gateway.
@@ -197,16 +292,16 @@ impl Stage {
             // The first of two: stop publishing, but wait for what is not answered yet.
             self.fleet.signal("INT")?;
         }
-        self.fleet.wait(JUDGE_WITHIN)?;
+        self.fleet.wait(self.judge_within)?;
         if let Some(status) = self.gateway_ended()? {
             return Err(self.ended(status));
         }
         let stopped = self.gateway.stop()?;
-        let (verified, verify_said) = self.verify()?;
+        let (verified, verify_totals, verify_said) = self.verify()?;
         let path = self.folder.join("report.json");
         let report = Report::read(&path).map_err(|source| StageError::File { path, source })?;
         let incidents = incidents(&self.home.join("outbox"))?;
-        Ok(Outcome { report, stopped, verified, verify_said, incidents })
+        Ok(Outcome { report, stopped, verified, verify_said, verify_totals, incidents })
     }
 
     fn gateway_ended(&mut self) -> Result<Option<ExitStatus>, StageError> {
@@ -216,12 +311,14 @@ impl Stage {
         Ok(Some(self.gateway.process().wait(Duration::from_secs(1))?))
     }
 
-    fn verify(&self) -> Result<(ExitStatus, String), StageError> {
+    fn verify(&self) -> Result<(ExitStatus, Value, String), StageError> {
         let mut command = Command::new(process::find("penstock")?);
-        command.args(["verify", "--bootstrap", &self.cloud.ready().kafka, "--topic", TOPIC.0]);
+        command.args(["verify", "--json", "--bootstrap", &self.broker.address(), "--topic", &self.topic]);
         let mut verify = Process::spawn("penstock verify", &mut command, &self.folder.join("verify.log"))?;
         let status = verify.wait(VERIFY_WITHIN)?;
-        Ok((status, verify.lines().join("\n") + &verify.stderr_tail()))
+        let report: Value = serde_json::from_str(&verify.lines().join("\n")).unwrap_or_default();
+        let totals = report["totals"].clone();
+        Ok((status, totals.clone(), format!("{totals} {}", verify.stderr_tail())))
     }
 
     fn ended(&mut self, status: ExitStatus) -> StageError {
@@ -272,24 +369,28 @@ fn is_killed(status: ExitStatus) -> bool {
     status.signal() == Some(SIGKILL)
 }
 
-fn start_fleet(folder: &Path, load: Load, mqtt: &str, kafka: &str) -> Result<Process, StageError> {
+fn start_fleet(scene: &Scene<'_>, mqtt: &str, kafka: &str) -> Result<Process, StageError> {
+    let Scene { folder, topic, load, publish_for, allow, .. } = scene;
     let profile = folder.join("profile.toml");
     // One reading in flight per device and bytes of history would hide reordering; 32 show it.
     let text = format!("payload_bytes = {}\nwindow = 32\n", load.payload_bytes);
     fs::write(&profile, text).map_err(|source| StageError::File { path: profile.clone(), source })?;
     let mut command = Command::new(process::find("firmware-sim")?);
     command.args(["run", "--progress", "none", "--qos0", "0", "--qos2", "50", "--v5", "50"]);
-    command.args(["--allow", "duplicated,resent", "--drain-wait", "60s"]);
+    command.args(["--drain-wait", "60s"]);
     let mut option = |name: &str, value: String| {
         command.args([format!("--{name}"), value]);
     };
+    if !allow.is_empty() {
+        option("allow", (*allow).to_owned());
+    }
     option("target", format!("mqtt://{mqtt}"));
     option("devices", load.devices.to_string());
     option("rate", load.rate.to_string());
-    option("seconds", PUBLISH_FOR.as_secs().to_string());
+    option("seconds", publish_for.as_secs().to_string());
     option("seed", load.seed.to_string());
     option("profile", profile.to_string_lossy().into_owned());
-    option("readback", format!("kafka://{kafka}/{}", TOPIC.0));
+    option("readback", format!("kafka://{kafka}/{topic}"));
     option("readback-wait", format!("{}ms", load.give_up_after.as_millis()));
     option("report", folder.join("report.json").to_string_lossy().into_owned());
     Ok(Process::spawn("firmware-sim", &mut command, &folder.join("fleet.log"))?)

@@ -7,7 +7,7 @@
 //! | Word | Meaning | Allowed |
 //! |---|---|---|
 //! | lost | acknowledged and found nowhere | never |
-//! | reordered | a first occurrence behind a later reading of the same device and stream, or in another partition | never |
+//! | reordered | a first occurrence behind a later reading of the same device and stream, or in another partition | never, except that a device may move on to another partition once the run lets topics grow |
 //! | unexpected | never sent, a wrong key, unreadable, two readings under one identity, or more identities than publishes | never |
 //! | duplicated | the same identity once more | when the run allows it: a killed gateway may repeat what it had sent |
 //! | resent | a QoS 1 reading under a further identity, because its device published it again | after a reconnect |
@@ -86,6 +86,9 @@ pub struct Conditions {
     pub allow_resent: bool,
     /// Readings may stay without an answer.
     pub allow_unacked: bool,
+    /// A topic got more partitions, so a device may move from one to another: all it has in the one then comes
+    /// before all it has in the other.
+    pub allow_moved: bool,
 }
 
 /// The outcome: counts, and the reasons when a promise was broken.
@@ -134,15 +137,16 @@ struct Seen {
     first: Vec<Name>,
     /// Further identities.
     more: BTreeMap<u64, Vec<Name>>,
-    live: Option<Progress>,
-    backlog: Option<Progress>,
+    live: Vec<Progress>,
+    backlog: Vec<Progress>,
 }
 
-/// How far the first occurrences of one stream have come.
+/// How far the first occurrences of one stream have come in one partition.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     topic: usize,
     partition: i32,
+    lowest: u64,
     highest: u64,
 }
 
@@ -263,17 +267,18 @@ impl<'l> Judge<'l> {
             Stream::Live => &mut seen.live,
             Stream::Backlog => &mut seen.backlog,
         };
-        let before = *progress;
         let Place { topic, partition, .. } = place;
-        let highest = before.map_or(reading, |before| before.highest.max(reading));
-        *progress = Some(Progress { topic, partition, highest });
-        let Some(before) = before else { return };
-        if (before.topic, before.partition) != (topic, partition) {
+        let known = progress.iter_mut().find(|known| (known.topic, known.partition) == (topic, partition));
+        let Some(known) = known else {
+            progress.push(Progress { topic, partition, lowest: reading, highest: reading });
+            return;
+        };
+        let highest = known.highest;
+        known.lowest = known.lowest.min(reading);
+        known.highest = highest.max(reading);
+        if reading < highest {
             self.counts.reordered += 1;
-            self.example(format!("reordered: {place}: {device} reading {reading} is in another partition"));
-        } else if reading < before.highest {
-            self.counts.reordered += 1;
-            self.example(format!("reordered: {place}: {device} reading {reading} after {}", before.highest));
+            self.example(format!("reordered: {place}: {device} reading {reading} after {highest}"));
         }
     }
 
@@ -283,6 +288,7 @@ impl<'l> Judge<'l> {
         let totals = self.totals;
         let counts = Counts {
             lost: self.missing(),
+            reordered: self.counts.reordered + self.moved(conditions.allow_moved).count() as u64,
             qos0_missing: totals.qos0_sent.saturating_sub(self.qos0_found),
             ..self.counts
         };
@@ -299,9 +305,22 @@ impl<'l> Judge<'l> {
         let broken = rules.iter().filter(|(count, allowed, _)| *count > 0 && !allowed);
         let mut reasons: Vec<String> = broken.map(|(count, _, what)| format!("{count} {what}")).collect();
         if !reasons.is_empty() {
-            reasons.extend(self.lost_examples().chain(self.examples.iter().cloned()).take(EXAMPLES_MAX));
+            let examples = self.lost_examples().chain(self.examples.iter().cloned());
+            let moved = self.moved(conditions.allow_moved).take(EXAMPLES_MAX / 2);
+            reasons.extend(examples.chain(moved).take(EXAMPLES_MAX));
         }
         Verdict { counts, reasons }
+    }
+
+    /// Devices that have one stream in several partitions; if they may move, only those that did not do so in order.
+    fn moved(&self, may_move: bool) -> impl Iterator<Item = String> + '_ {
+        let devices = self.ledger.devices().iter().zip(&self.seen);
+        devices.flat_map(move |((device, _), seen)| {
+            let streams = [&seen.live, &seen.backlog].into_iter();
+            streams.flat_map(move |stream| out_of_place(stream, may_move)).map(move |(partition, lowest)| {
+                format!("reordered: {device} reading {lowest} is in another partition, {partition}")
+            })
+        })
     }
 
     fn lost_examples(&self) -> impl Iterator<Item = String> + '_ {
@@ -330,6 +349,15 @@ impl<'l> Judge<'l> {
             self.examples.push(what);
         }
     }
+}
+
+/// The partitions of a stream, and the lowest reading in each, that do not follow on the one before.
+fn out_of_place(stream: &[Progress], may_move: bool) -> Vec<(i32, u64)> {
+    let mut ordered = stream.to_vec();
+    ordered.sort_unstable_by_key(|progress| progress.lowest);
+    let pairs = ordered.iter().zip(ordered.iter().skip(1));
+    let wrong = pairs.filter(|(before, after)| !may_move || before.highest > after.lowest);
+    wrong.map(|(_, after)| (after.partition, after.lowest)).collect()
 }
 
 // === impl Seen ===

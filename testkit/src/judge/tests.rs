@@ -152,6 +152,19 @@ fn a_device_in_two_partitions_is_reordered() {
 }
 
 #[test]
+fn a_device_may_move_on_once_topics_may_grow() {
+    let allowed = Conditions { allow_moved: true, ..Conditions::default() };
+    let moved = |reading: u64| {
+        clean_but(|records| {
+            let record = records.iter_mut().find(|record| (record.0, record.1) == ("a", reading));
+            record.unwrap().3 = 1;
+        })
+    };
+    check(&judge_with(&ledger(&[]), &moved(3), allowed), |counts| counts.reordered, 0, true);
+    check(&judge_with(&ledger(&[]), &moved(2), allowed), |counts| counts.reordered, 1, false);
+}
+
+#[test]
 fn a_repeated_old_reading_is_not_reordered() {
     let records = clean_but(|records| records.push(("a", 1, 1, 0)));
     check(&judge(&ledger(&[]), &records), |counts| counts.duplicated, 1, false);

@@ -12,6 +12,7 @@ use testkit::drill::stage::{Birth, Load, Stage};
 use testkit::gateway::Config;
 use testkit::powercut::{Disk, Mode, PowerCut};
 
+use super::metrics::sum;
 use super::tally;
 use crate::say;
 use crate::signals;
@@ -186,13 +187,6 @@ fn ask(stage: &mut Stage) -> Result<Now> {
 const APPENDED: &str = "penstock_outbox_appended_messages_total";
 const REOPENED: &str = "penstock_outbox_reopens_total";
 
-/// The sum over all labels of a metric.
-fn sum(metrics: &str, name: &str) -> f64 {
-    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name));
-    let values = lines.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit_once(' '));
-    values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
-}
-
 fn used(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -202,17 +196,4 @@ fn used(folder: &Path) -> Result<u64> {
         bytes += if about.is_dir() { used(&entry.path())? } else { about.len() };
     }
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_metric_is_summed_over_its_labels() {
-        let text = "# HELP a_total x\na_total{lane=\"x\"} 2\na_total{lane=\"y\"} 3\na_total_other 7\nb 1\n";
-        assert!((sum(text, "a_total") - 5.0).abs() < f64::EPSILON);
-        assert!((sum(text, "b") - 1.0).abs() < f64::EPSILON);
-        assert!(sum(text, "c").abs() < f64::EPSILON);
-    }
 }

@@ -3,10 +3,13 @@
 
 mod disk_full;
 mod episode;
+mod metrics;
+pub(crate) mod outage;
 mod plan;
-mod tally;
+pub(crate) mod tally;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -33,6 +36,8 @@ pub(crate) struct Arguments {
     /// Only the episode with this number, to look at it again
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) only: Option<u32>,
+    #[command(flatten)]
+    pub(crate) outage: outage::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,6 +48,8 @@ pub(crate) enum Kind {
     Crash,
     /// The disk fills, or a sync fails, and the gateway has to stay up
     DiskFull,
+    /// The cloud goes away, refuses, forgets and comes back, and the gateway is killed meanwhile
+    Outage,
 }
 
 /// Makes sure of the packages, builds, and drills.
@@ -50,25 +57,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(Need::Build)?;
     let mut cargo = Cargo::new()?;
     cargo.build()?;
-    drill(arguments, &cargo)
+    let minutes = Duration::from_mins(arguments.outage.minutes.into());
+    drill(arguments, minutes, &cargo)
 }
 
 /// A few episodes of each with the programs that are already built, for `ci`.
 pub(crate) fn short(cargo: &Cargo) -> Result<()> {
     for kind in [Kind::PowerCut, Kind::Crash, Kind::DiskFull] {
-        drill(&Arguments { kind, episodes: 4, seed: None, only: None }, cargo)?;
+        drill(&arguments(kind), Duration::ZERO, cargo)?;
     }
-    Ok(())
+    drill(&arguments(Kind::Outage), OUTAGE_IN_CI, cargo)
+}
+
+/// How long the troubles of an outage go on in `ci`.
+const OUTAGE_IN_CI: Duration = Duration::from_secs(25);
+
+fn arguments(kind: Kind) -> Arguments {
+    Arguments { kind, episodes: 4, seed: None, only: None, outage: outage::Options::default() }
 }
 
 /// Drills in a folder of its own, which is removed unless something failed.
-fn drill(arguments: &Arguments, cargo: &Cargo) -> Result<()> {
+fn drill(arguments: &Arguments, outage: Duration, cargo: &Cargo) -> Result<()> {
     let seed = arguments.seed.map_or_else(seed_of_the_clock, Ok)?;
     // Beside the build and not in /tmp, which may be memory: a sync there would prove nothing.
     let folder = tempfile::Builder::new().prefix("drill-").tempdir_in(cargo.target());
     let folder = folder.context("no folder for the drill's data")?;
     let outcome = match arguments.kind {
         Kind::DiskFull => disk_full::run(folder.path(), seed),
+        Kind::Outage => outage::run(&arguments.outage, outage, seed, folder.path()),
         kind => episodes(kind, arguments, seed, folder.path()),
     };
     match outcome {

@@ -76,7 +76,7 @@ impl Tally {
 }
 
 /// What one episode found.
-pub(super) fn line(report: &Report) -> String {
+pub(crate) fn line(report: &Report) -> String {
     let count = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
     format!(
         "acked {}, lost {}, duplicated {}, reordered {}, resent {}",
