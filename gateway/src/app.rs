@@ -11,11 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Settings;
 use crate::observe::{self, Metric, Renderer};
 use crate::supervise::{Phase, Supervisor, TaskKind, clock};
-use crate::{admin, mqtt, outbox, uplink};
+use crate::{admin, azure, mqtt, outbox, uplink};
 
 /// Every metric of the gateway, by stage.
-pub const METRICS: &[(&str, &[Metric])] =
-    &[("mqtt", mqtt::METRICS), ("outbox", outbox::METRICS), ("uplink", uplink::METRICS)];
+pub const METRICS: &[(&str, &[Metric])] = &[
+    ("mqtt", mqtt::METRICS),
+    ("outbox", outbox::METRICS),
+    ("uplink", uplink::METRICS),
+    ("azure", azure::METRICS),
+];
 
 /// Where the gateway listens, told once every listener is bound.
 #[derive(Debug, Clone, Serialize)]
@@ -90,12 +94,16 @@ pub fn run(settings: Settings, announce: impl FnOnce(&Ready)) -> Result<(), Erro
 async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
     let supervisor = Supervisor::new();
     let mut stop = StopSignals::new().map_err(Error::Start)?;
-    let Settings { gateway, outbox, mqtt, uplink, admin, .. } = settings;
+    let Settings { gateway, outbox, azure, mqtt, uplink, admin, .. } = settings;
 
     let consumers: Vec<_> = uplink.iter().flat_map(|_| uplink::consumers()).collect();
     let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
     let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
+    let tokens = uplink.as_ref().and_then(|uplink| uplink.connection.tokens().cloned());
+    if let (Some(tokens), Some(source)) = (&tokens, &azure.source) {
+        azure::start(source, tokens, &supervisor);
+    }
     let uplink =
         uplink.map(|uplink| uplink::Service::start(&uplink, gateway.id.clone(), &outbox, &supervisor));
     let sources = admin::Sources {
@@ -103,6 +111,7 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
         mqtt: mqtt.clone(),
         outbox: outbox.clone(),
         uplink: uplink.transpose()?,
+        tokens,
         metrics: renderer,
         shutdown: supervisor.shutdown(),
     };

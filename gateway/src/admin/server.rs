@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::{Config, Status, health};
 use crate::observe::Renderer;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind};
-use crate::{mqtt, outbox, uplink};
+use crate::{azure, mqtt, outbox, uplink};
 
 /// How often histogram samples are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub struct Sources {
     pub outbox: outbox::Handle,
     /// Event Hubs out; `None` when it is switched off.
     pub uplink: Option<uplink::Handle>,
+    /// The token of Microsoft Entra that the uplink signs in with.
+    pub tokens: Option<azure::TokenHandle>,
     /// The metrics.
     pub metrics: Renderer,
     /// How far a stop has come.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Sources, health};
 use crate::supervise::clock;
-use crate::{mqtt, outbox, uplink};
+use crate::{azure, mqtt, outbox, uplink};
 
 /// What the gateway is doing, at one moment. Fields are added, never renamed.
 #[derive(Debug, Clone, Serialize)]
@@ -16,6 +16,8 @@ pub struct Status {
     mqtt: Mqtt,
     outbox: Outbox,
     uplink: Option<Uplink>,
+    /// The token of Microsoft Entra that the uplink signs in with.
+    token: Option<Token>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -63,6 +65,16 @@ struct Uplink {
 }
 
 #[derive(Debug, Clone, Serialize)]
+struct Token {
+    audience: String,
+    /// How long it lives; none before the first one, and after one that could not be renewed.
+    life_seconds: Option<f64>,
+    fetched: u64,
+    failures: u32,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
 struct Held {
     topic: String,
     reason: String,
@@ -77,6 +89,7 @@ impl Status {
             mqtt: sources.mqtt.status().into(),
             outbox: sources.outbox.status().into(),
             uplink: sources.uplink.as_ref().map(|uplink| uplink.status().into()),
+            token: sources.tokens.as_ref().map(|tokens| tokens.status().into()),
         }
     }
 }
@@ -134,5 +147,13 @@ impl From<uplink::Status> for Uplink {
             held: held.collect(),
             last_error: status.last_error,
         }
+    }
+}
+
+impl From<azure::TokenStatus> for Token {
+    fn from(status: azure::TokenStatus) -> Self {
+        let azure::TokenStatus { audience, life, fetched, failures, last_error } = status;
+        let life_seconds = life.map(|life| life.as_secs_f64());
+        Self { audience, life_seconds, fetched, failures, last_error }
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::section::Context;
 use super::{ConfigError, Section, Shape};
+use crate::azure::WORKLOAD_IDENTITY_VARIABLES;
 
 /// Variables with this prefix override keys; `__` separates the levels.
 const PREFIX: &str = "PENSTOCK__";
@@ -32,16 +33,40 @@ pub(super) fn parse(
 ) -> Result<(Section, Rc<Context>), ConfigError> {
     let mut table: toml::Table = text.parse().map_err(|error| syntax(file, text, &error))?;
     let mut overrides = BTreeMap::new();
+    let mut stand_ins = Vec::new();
     for (variable, value) in environment {
-        let Some(path) = variable.strip_prefix(PREFIX) else { continue };
+        let Some(path) = variable.strip_prefix(PREFIX) else {
+            stand_ins.extend(stand_in(&variable).map(|key| (key, variable, value)));
+            continue;
+        };
         let path = path.to_ascii_lowercase().replace("__", ".");
         lay_over(&mut table, &path, &value);
         overrides.insert(path, variable);
+    }
+    if has_workload_identity(&table) {
+        for (key, variable, value) in stand_ins {
+            let path = format!("azure.{key}");
+            if table.get("azure").and_then(|azure| azure.get(key)).is_none() {
+                lay_over(&mut table, &path, &value);
+                overrides.insert(path, variable);
+            }
+        }
     }
     let context = Context { file: file.to_owned(), overrides, effective: RefCell::default() };
     let context = Rc::new(context);
     let section = Section::new(Rc::clone(&context), String::new(), table, root)?;
     Ok((section, context))
+}
+
+/// The key of `[azure]` that a variable of Kubernetes' workload identity stands for.
+fn stand_in(variable: &str) -> Option<&'static str> {
+    let known = WORKLOAD_IDENTITY_VARIABLES.iter().find(|(name, _)| *name == variable);
+    known.map(|(_, key)| *key)
+}
+
+fn has_workload_identity(table: &toml::Table) -> bool {
+    let credential = table.get("azure").and_then(|azure| azure.get("credential"));
+    credential.and_then(toml::Value::as_str) == Some("workload-identity")
 }
 
 /// Sets `path` in `table`; a value that is no table is replaced, so that the reader reports it.

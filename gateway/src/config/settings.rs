@@ -48,6 +48,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// The durable outbox.
     pub outbox: crate::outbox::Config,
+    /// Azure's cloud and tokens for it.
+    pub azure: crate::azure::Config,
     /// Devices in.
     pub mqtt: crate::mqtt::Config,
     /// Event Hubs out; `None` when it is switched off.
@@ -68,6 +70,7 @@ impl Settings {
         crate::outbox::Config::SHAPE,
         crate::mqtt::Config::SHAPE,
         crate::uplink::Config::SHAPE,
+        crate::azure::Config::SHAPE,
         crate::admin::Config::SHAPE,
     ]);
 
@@ -87,22 +90,28 @@ impl Settings {
     }
 
     fn read(mut root: Section) -> Result<Self, ConfigError> {
-        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, admin] = Self::SHAPE.children else {
-            unreachable!("the shape above has these eight tables");
+        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, azure, admin] = Self::SHAPE.children
+        else {
+            unreachable!("the shape above has these nine tables");
         };
-        Ok(Self {
-            gateway: GatewayConfig {
-                id: read_id(&mut root.child(gateway)?)?,
-                workers: root.child(runtime)?.length(&WORKERS)?,
-                grace: root.child(shutdown)?.time(&GRACE)?,
-            },
-            log: LogConfig::read(&mut root.child(log)?)?,
-            outbox: crate::outbox::Config::read(&mut root.child(outbox)?)?,
-            mqtt: crate::mqtt::Config::read(&mut root.child(mqtt)?)?,
-            uplink: crate::uplink::Config::read(&mut root.child(uplink)?)?,
-            admin: crate::admin::Config::read(&mut root.child(admin)?)?,
-            effective: String::new(),
-        })
+        let gateway = GatewayConfig {
+            id: read_id(&mut root.child(gateway)?)?,
+            workers: root.child(runtime)?.length(&WORKERS)?,
+            grace: root.child(shutdown)?.time(&GRACE)?,
+        };
+        let log = LogConfig::read(&mut root.child(log)?)?;
+        let outbox = crate::outbox::Config::read(&mut root.child(outbox)?)?;
+        let mqtt = crate::mqtt::Config::read(&mut root.child(mqtt)?)?;
+        let mut tokens = root.child(azure)?;
+        let azure = crate::azure::Config::read(&mut tokens)?;
+        let uplink = crate::uplink::Config::read(&mut root.child(uplink)?, azure.cloud)?;
+        let wants_tokens = uplink.as_ref().is_some_and(|uplink| uplink.connection.tokens().is_some());
+        if wants_tokens && azure.source.is_none() {
+            let reader = "uplink.security is \"entra-tls\"";
+            return Err(crate::azure::Config::missing_credential(&tokens, reader));
+        }
+        let admin = crate::admin::Config::read(&mut root.child(admin)?)?;
+        Ok(Self { gateway, log, outbox, azure, mqtt, uplink, admin, effective: String::new() })
     }
 }
 

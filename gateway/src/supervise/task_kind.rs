@@ -27,13 +27,15 @@ pub enum TaskKind {
     Sidecar,
     /// Sends committed entries to Event Hubs (thread).
     Uplink,
+    /// Keeps the tokens of Microsoft Entra fresh.
+    Tokens,
     /// Answers operators.
     Admin,
 }
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
@@ -41,6 +43,7 @@ impl TaskKind {
         Self::Committer,
         Self::Sidecar,
         Self::Uplink,
+        Self::Tokens,
         Self::Admin,
     ];
     /// How many kinds there are.
@@ -57,6 +60,7 @@ impl TaskKind {
             Self::Committer => "committer",
             Self::Sidecar => "sidecar",
             Self::Uplink => "uplink",
+            Self::Tokens => "tokens",
             Self::Admin => "admin",
         }
     }
@@ -72,6 +76,7 @@ impl TaskKind {
             | Self::Committer
             | Self::Sidecar
             | Self::Uplink
+            | Self::Tokens
             | Self::Admin => OnFailure::StopGateway,
         }
     }

@@ -9,7 +9,7 @@ use super::headers::HeaderMode;
 use super::pack::{PackCompression, PackFormat};
 use super::route::{ROUTES_MAX, Route, is_topic_name};
 use super::tracker::TOPIC_LENGTH_MAX;
-use crate::azure::ConnectionString;
+use crate::azure::{Audience, Cloud, ConnectionString, TokenHandle};
 use crate::config::{ByteSize, ConfigError, Key, Preset, Section, Shape, Value};
 
 const ENABLED: Key = Key {
@@ -22,13 +22,19 @@ const BOOTSTRAP_SERVERS: Key = Key {
     name: "bootstrap_servers",
     value: Value::Text { chars_max: 1024 },
     default: Preset::Unset,
-    help: "`HOST:PORT` of the Kafka endpoint, several separated by commas. With `sasl-tls` it may be left out: then it is port 9093 of the host in the connection string.",
+    help: "`HOST:PORT` of the Kafka endpoint, several separated by commas. With `sasl-tls` or `entra-tls` it may be left out: then it is port 9093 of the namespace.",
 };
 const SECURITY: Key = Key {
     name: "security",
-    value: Value::Choice(&["sasl-tls", "plaintext"]),
+    value: Value::Choice(&["sasl-tls", "entra-tls", "plaintext"]),
     default: Preset::Is("sasl-tls"),
-    help: "`sasl-tls` is what Event Hubs asks for: TLS, and the connection string as password. `plaintext` has neither and is for test doubles on the same host.",
+    help: "`sasl-tls`: TLS, and the connection string as password. `entra-tls`: TLS, and a token of Microsoft Entra for the identity in `[azure]`, which needs the role Azure Event Hubs Data Sender. `plaintext` has neither and is for test doubles on the same host.",
+};
+const NAMESPACE: Key = Key {
+    name: "namespace",
+    value: Value::Text { chars_max: 255 },
+    default: Preset::Unset,
+    help: "The Event Hubs namespace that tokens are for, as `contoso` or as its whole host. Required with `entra-tls`, and not read with others.",
 };
 const CONNECTION_STRING_FILE: Key = Key {
     name: "connection_string_file",
@@ -290,6 +296,7 @@ impl Config {
             ENABLED,
             BOOTSTRAP_SERVERS,
             SECURITY,
+            NAMESPACE,
             CONNECTION_STRING_FILE,
             CA_FILE,
             TOPIC,
@@ -318,11 +325,11 @@ impl Config {
     .with(&[ROUTE]);
 
     /// `None` when the uplink is switched off.
-    pub(crate) fn read(section: &mut Section) -> Result<Option<Self>, ConfigError> {
+    pub(crate) fn read(section: &mut Section, cloud: Cloud) -> Result<Option<Self>, ConfigError> {
         if !section.flag(&ENABLED)? {
             return Ok(None);
         }
-        let connection = read_connection(section)?;
+        let connection = read_connection(section, cloud)?;
         let topic = topic_name(section, &TOPIC)?;
         let format = read_format(section)?;
         let mut config = Self {
@@ -416,9 +423,10 @@ fn read_catch_up(section: &mut Section) -> Result<CatchUp, ConfigError> {
     Ok(if live_first { CatchUp::LiveFirst { share } } else { CatchUp::InOrder })
 }
 
-fn read_connection(section: &mut Section) -> Result<Connection, ConfigError> {
+fn read_connection(section: &mut Section, cloud: Cloud) -> Result<Connection, ConfigError> {
     let bootstrap_servers = section.text_if_set(&BOOTSTRAP_SERVERS)?;
     let choice = section.choice(&SECURITY)?;
+    let namespace = section.text_if_set(&NAMESPACE)?;
     let connection_string_file = section.path_if_set(&CONNECTION_STRING_FILE)?;
     let ca_file = section.path_if_set(&CA_FILE)?;
     let socket_timeout = section.time(&SOCKET_TIMEOUT)?;
@@ -426,20 +434,31 @@ fn read_connection(section: &mut Section) -> Result<Connection, ConfigError> {
         let bootstrap_servers = bootstrap_servers.ok_or_else(|| section.missing(&BOOTSTRAP_SERVERS))?;
         return Ok(Connection { bootstrap_servers, security: Security::Plaintext, socket_timeout });
     }
-    let file = connection_string_file.ok_or_else(|| section.missing(&CONNECTION_STRING_FILE))?;
-    let connection_string = ConnectionString::read(&file).map_err(|error| {
-        let reason = format!("a file with a connection string ({})", crate::supervise::chain(&error));
-        section.refuse(&CONNECTION_STRING_FILE, &file.display().to_string(), &reason)
-    })?;
     if let Some(path) = &ca_file
         && let Err(error) = std::fs::metadata(path)
     {
         let reason = format!("a readable file ({error})");
         return Err(section.refuse(&CA_FILE, &path.display().to_string(), &reason));
     }
-    let bootstrap_servers = bootstrap_servers
-        .unwrap_or_else(|| format!("{}:{}", connection_string.host(), Connection::EVENT_HUBS_PORT));
-    let security = Security::SaslTls { connection_string, ca_file };
+    let (host, security) = if choice == "entra-tls" {
+        let text = namespace.ok_or_else(|| section.missing(&NAMESPACE))?;
+        let host = cloud.namespace_host(&text).ok_or_else(|| {
+            let (suffix, cloud) = (cloud.namespace_suffix(), cloud.name());
+            let expected = format!("NAME or NAME{suffix}, since azure.cloud is \"{cloud}\"");
+            section.refuse(&NAMESPACE, &text, &expected)
+        })?;
+        let tokens = TokenHandle::new(Audience::namespace(&host));
+        (host, Security::Entra { tokens, ca_file })
+    } else {
+        let file = connection_string_file.ok_or_else(|| section.missing(&CONNECTION_STRING_FILE))?;
+        let connection_string = ConnectionString::read(&file).map_err(|error| {
+            let reason = format!("a file with a connection string ({})", crate::supervise::chain(&error));
+            section.refuse(&CONNECTION_STRING_FILE, &file.display().to_string(), &reason)
+        })?;
+        (connection_string.host().to_owned(), Security::SaslTls { connection_string, ca_file })
+    };
+    let bootstrap_servers =
+        bootstrap_servers.unwrap_or_else(|| format!("{host}:{}", Connection::EVENT_HUBS_PORT));
     Ok(Connection { bootstrap_servers, security, socket_timeout })
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::azure::ConnectionString;
+use crate::azure::{Bearer, ConnectionString, NoToken, TokenHandle};
+use crate::supervise::clock;
 
 /// An Event Hubs namespace, or any Kafka cluster.
 #[derive(Debug, Clone)]
@@ -28,7 +29,21 @@ pub enum Security {
         /// Certificates to trust instead of the system's.
         ca_file: Option<PathBuf>,
     },
+    /// TLS, and a token of Microsoft Entra.
+    Entra {
+        /// Where the newest token lies.
+        tokens: TokenHandle,
+        /// Certificates to trust instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
 }
+
+/// Tokens for a client of the library, which asks for one through a callback while it is polled.
+///
+/// The library asks first when the client is built, and asks again ten seconds after it got an error. So a
+/// client is not polled before the first token came (see [`Self::ready`]), and authenticates at once then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SignIn(Option<TokenHandle>);
 
 /// One setting of the client library.
 pub(crate) type Setting = (&'static str, String);
@@ -57,20 +72,91 @@ impl Connection {
             ("allow.auto.create.topics", "false".into()),
             ("enable.metrics.push", "false".into()),
         ];
+        let ca = |file: &Option<PathBuf>| {
+            file.as_ref().map_or_else(|| "probe".into(), |path| path.display().to_string())
+        };
         match &self.security {
             Security::Plaintext => settings.push(("security.protocol", "plaintext".into())),
             Security::SaslTls { connection_string, ca_file } => {
-                let ca = ca_file.as_ref().map_or_else(|| "probe".into(), |path| path.display().to_string());
                 settings.extend([
                     ("security.protocol", "sasl_ssl".into()),
                     ("sasl.mechanism", "PLAIN".into()),
                     ("sasl.username", "$ConnectionString".into()),
                     ("sasl.password", connection_string.secret().to_owned()),
-                    ("ssl.ca.location", ca),
+                    ("ssl.ca.location", ca(ca_file)),
                 ]);
             }
+            Security::Entra { ca_file, .. } => settings.extend([
+                ("security.protocol", "sasl_ssl".into()),
+                ("sasl.mechanism", "OAUTHBEARER".into()),
+                ("ssl.ca.location", ca(ca_file)),
+            ]),
         }
         settings
+    }
+
+    /// The tokens that clients of this cluster sign in with, if they do.
+    #[must_use]
+    pub const fn tokens(&self) -> Option<&TokenHandle> {
+        match &self.security {
+            Security::Entra { tokens, .. } => Some(tokens),
+            Security::Plaintext | Security::SaslTls { .. } => None,
+        }
+    }
+
+    /// The same for the callbacks of a client.
+    pub(crate) fn sign_in(&self) -> SignIn {
+        SignIn(self.tokens().cloned())
+    }
+}
+
+impl SignIn {
+    /// Shown in the library's errors only; the service reads who it is from the token.
+    pub(crate) const PRINCIPAL: &str = "penstock";
+    /// The longest life that the library is told. It asks again when four fifths of that are over, so a token
+    /// that was renewed early, because the service refused the one before, is used within this time.
+    const LIFE_TOLD_MAX: Duration = Duration::from_secs(10);
+
+    /// The newest token and the Unix time in milliseconds at which the library should think it expires.
+    ///
+    /// # Errors
+    ///
+    /// [`NoToken`]; the library asks again after ten seconds.
+    pub(crate) fn token(&self) -> Result<(String, i64), NoToken> {
+        let none = NoToken::Yet { audience: "this cluster".into(), reason: "it takes none".into() };
+        let Bearer { token, life } = self.0.as_ref().ok_or(none)?.bearer()?;
+        let told = u64::try_from(life.min(Self::LIFE_TOLD_MAX).as_millis()).unwrap_or(u64::MAX);
+        Ok((token, i64::try_from(clock::unix_ms().saturating_add(told)).unwrap_or(i64::MAX)))
+    }
+
+    /// Whether a client signs in with tokens.
+    pub(crate) const fn is_needed(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a client may be polled.
+    ///
+    /// # Errors
+    ///
+    /// [`NoToken::Yet`] before the first token came.
+    pub(crate) fn ready(&self) -> Result<(), NoToken> {
+        self.0.as_ref().map_or(Ok(()), TokenHandle::came)
+    }
+
+    /// Waits until a client may be polled. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`NoToken::Yet`] when no token came within `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> Result<(), NoToken> {
+        self.0.as_ref().map_or(Ok(()), |tokens| tokens.wait(timeout))
+    }
+
+    /// The service let the client not in.
+    pub(crate) fn refused(&self) {
+        if let Some(tokens) = &self.0 {
+            tokens.refused();
+        }
     }
 }
 

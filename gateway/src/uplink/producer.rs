@@ -14,13 +14,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::connection::Connection;
+use super::connection::{Connection, SignIn};
 use super::failure::{Disposition, Failure};
 use super::headers::Headers;
 use crate::supervise::clock;
@@ -83,6 +83,7 @@ pub(crate) struct SetUpError(#[from] KafkaError);
 struct Context {
     reports: Mutex<Vec<Report>>,
     errors: Mutex<Errors>,
+    sign_in: SignIn,
 }
 
 #[derive(Default)]
@@ -124,6 +125,7 @@ impl Producer {
         let context = Context {
             reports: Mutex::new(Vec::with_capacity(settings.in_flight_max)),
             errors: Mutex::default(),
+            sign_in: settings.connection.sign_in(),
         };
         Ok(Self { inner: config.create_with_context(context)? })
     }
@@ -134,6 +136,7 @@ impl Producer {
     ///
     /// With [`Disposition::Hold`] when the topic is missing or refused, else with [`Disposition::Retry`].
     pub(crate) fn partitions(&self, topic: &str, timeout: Duration) -> Result<u32, Failure> {
+        self.inner.context().sign_in.ready().map_err(|none| retry(none.to_string()))?;
         let metadata =
             self.inner.client().fetch_metadata(Some(topic), timeout).map_err(|error| failure(&error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -177,8 +180,12 @@ impl Producer {
     }
 
     /// Lets the library work and appends the reports that came to `reports`. Waits at most `timeout` and
-    /// then handles what is there.
+    /// then handles what is there. Does nothing before the first token where one is needed.
     pub(crate) fn poll(&self, timeout: Duration, reports: &mut Vec<Report>) {
+        if let Err(none) = self.inner.context().sign_in.ready() {
+            self.inner.context().errors.lock().newest = Some(none.to_string());
+            return;
+        }
         let mut wait = timeout;
         for _ in 0..POLLS_MAX {
             let before = self.inner.context().reports.lock().len();
@@ -254,12 +261,22 @@ fn own_settings(settings: &Settings) -> Vec<super::connection::Setting> {
 // === impl Context ===
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let (token, lifetime_ms) = self.sign_in.token()?;
+        Ok(OAuthToken { token, principal_name: SignIn::PRINCIPAL.to_owned(), lifetime_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters comes through `error` as well; the library's own lines repeat with every attempt.
         tracing::debug!(target: "penstock::uplink::librdkafka", ?level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            self.sign_in.refused();
+        }
         let now = clock::now();
         let mut errors = self.errors.lock();
         errors.all_down |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);

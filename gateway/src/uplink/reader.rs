@@ -4,8 +4,10 @@
 //! No consumer group is joined and no offset is committed, so reading changes nothing in the cloud.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,7 +15,8 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::{ClientContext, Timestamp};
 
-use super::connection::Connection;
+use super::connection::{Connection, SignIn};
+use crate::azure::NoToken;
 use crate::supervise::clock;
 
 /// A client that reads.
@@ -53,6 +56,9 @@ pub(crate) enum ReadError {
     /// The client library cannot be set up.
     #[error("the Kafka client cannot be set up")]
     SetUp(#[source] KafkaError),
+    /// There is no token to sign in with.
+    #[error("cannot sign in")]
+    Token(#[from] NoToken),
     /// The topic is not there or refused.
     #[error("topic {topic}")]
     Topic {
@@ -146,7 +152,11 @@ pub(crate) enum Stamp {
     Sender(u64),
 }
 
-struct Context;
+struct Context {
+    sign_in: SignIn,
+    /// Whether the library has a token.
+    signed_in: AtomicBool,
+}
 
 /// Waits for one answer: short ones first, so that a stop is noticed.
 const WAITS: [Duration; 4] =
@@ -217,7 +227,8 @@ impl Reader {
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
         config.set("queued.max.messages.kbytes", "16384").set("fetch.wait.max.ms", "100");
         config.set_log_level(RDKafkaLogLevel::Warning);
-        let inner = config.create_with_context(Context).map_err(ReadError::SetUp)?;
+        let context = Context { sign_in: connection.sign_in(), signed_in: AtomicBool::new(false) };
+        let inner = config.create_with_context(context).map_err(ReadError::SetUp)?;
         Ok(Self { inner })
     }
 
@@ -227,6 +238,7 @@ impl Reader {
     ///
     /// When the topic is missing or refused, or no answer comes within `timeout` each.
     pub(crate) fn parts(&self, topic: &str, timeout: Duration) -> Result<Vec<Part>, ReadError> {
+        self.sign_in(timeout)?;
         let refused = |source| ReadError::Topic { topic: topic.to_owned(), source };
         let metadata = self.inner.fetch_metadata(Some(topic), timeout).map_err(refused)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -297,6 +309,20 @@ impl Reader {
         self.inner.unassign().map_err(ReadError::Read)
     }
 
+    /// Gives the library a token, if it takes one: it asks while it is polled, and questions do not poll.
+    fn sign_in(&self, timeout: Duration) -> Result<(), ReadError> {
+        let context = self.inner.context();
+        if !context.sign_in.is_needed() {
+            return Ok(());
+        }
+        let deadline = clock::now() + timeout;
+        context.sign_in.wait(timeout)?;
+        while !context.signed_in.load(Ordering::Relaxed) && clock::now() < deadline {
+            drop(self.inner.poll(Duration::from_millis(10)));
+        }
+        Ok(())
+    }
+
     fn assign(&self, parts: &[Part], open: &[bool]) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::with_capacity(parts.len());
         for (part, _) in parts.iter().zip(open).filter(|(_, open)| **open) {
@@ -335,6 +361,7 @@ impl Reader {
         edge: Edge,
         timeout: Duration,
     ) -> Result<Vec<Result<i64, Trouble>>, ReadError> {
+        self.sign_in(timeout)?;
         let mut list = TopicPartitionList::with_capacity(places.len());
         // The library sends these as the times that ListOffsets has for the two edges.
         let time = match edge {
@@ -530,6 +557,14 @@ fn is_passing(error: &KafkaError) -> bool {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let (token, lifetime_ms) = self.sign_in.token()?;
+        self.signed_in.store(true, Ordering::Relaxed);
+        Ok(OAuthToken { token, principal_name: SignIn::PRINCIPAL.to_owned(), lifetime_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "penstock::uplink::librdkafka", ?level, facility, message);
     }

@@ -13,13 +13,17 @@ mod report;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use penstock_proto::IDENTITY_HEADER;
 
-use crate::azure::{ConnectionString, ConnectionStringError};
+use tokio::runtime::Runtime;
+
+use crate::azure::{self, ConnectionString, ConnectionStringError, TokenSource};
+use crate::config::{ConfigError, Settings};
+use crate::supervise::Supervisor;
 use crate::uplink::reader::{ReadError, Reader, Stored};
 use crate::uplink::{Connection, Security};
 use judge::{Header, Judge, PartitionRead};
@@ -35,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Arguments of `penstock verify`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Args {
+    /// Read with the connection of a gateway's configuration: `[uplink]` and `[azure]` say where and as whom.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bootstrap", "security", "connection_string_file", "ca_file"])]
+    config: Option<PathBuf>,
     /// Kafka endpoint, HOST:PORT; with `sasl-tls` port 9093 of the connection string's host if not given.
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
@@ -72,6 +79,9 @@ pub enum Error {
     /// The connection string was refused; exit code 2.
     #[error(transparent)]
     ConnectionString(#[from] ConnectionStringError),
+    /// The gateway's configuration was refused; exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The topics cannot be read; exit code 1.
     #[error("the topics cannot be read")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -85,7 +95,7 @@ impl Error {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Arguments(_) | Self::ConnectionString(_) => 2,
+            Self::Arguments(_) | Self::ConnectionString(_) | Self::Config(_) => 2,
             Self::Read(_) | Self::Write(_) => 1,
         }
     }
@@ -103,7 +113,11 @@ impl From<ReadError> for Error {
 ///
 /// See [`Error`].
 pub fn run(args: &Args, mut out: impl io::Write) -> Result<bool, Error> {
-    let connection = connection(args)?;
+    let (connection, source) = match &args.config {
+        Some(file) => configured(file)?,
+        None => (connection(args)?, None),
+    };
+    let _refresh = source.map(|source| Refresh::start(&connection, &source)).transpose()?;
     let topics: Vec<&str> = args.topic.iter().map(String::as_str).collect();
     let report = verify(&connection, &topics)?;
     if args.json {
@@ -147,6 +161,36 @@ fn header<'a>(stored: &Stored<'a>) -> Header<'a> {
     }
 }
 
+/// Fetches tokens while it lives.
+struct Refresh(Option<Runtime>);
+
+impl Refresh {
+    fn start(connection: &Connection, source: &TokenSource) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        if let Some(tokens) = connection.tokens() {
+            let _entered = runtime.enter();
+            azure::start(source, tokens, &Supervisor::new());
+        }
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn configured(file: &Path) -> Result<(Connection, Option<TokenSource>), Error> {
+    let settings = Settings::load(file, std::env::vars())?;
+    let uplink = settings.uplink.ok_or_else(|| {
+        Error::Arguments(format!("--config: the uplink of {} is switched off", file.display()))
+    })?;
+    Ok((uplink.connection, settings.azure.source))
+}
+
 fn connection(args: &Args) -> Result<Connection, Error> {
     let mut seen: Vec<&str> = Vec::new();
     for topic in &args.topic {
@@ -173,7 +217,9 @@ fn connection(args: &Args) -> Result<Connection, Error> {
         (None, Security::SaslTls { connection_string, .. }) => {
             format!("{}:{}", connection_string.host(), Connection::EVENT_HUBS_PORT)
         }
-        (None, Security::Plaintext) => return Err(Error::Arguments("--bootstrap is required".to_owned())),
+        (None, Security::Plaintext | Security::Entra { .. }) => {
+            return Err(Error::Arguments("--bootstrap is required".to_owned()));
+        }
     };
     Ok(Connection { bootstrap_servers, security, socket_timeout: Connection::SOCKET_TIMEOUT })
 }
