@@ -15,6 +15,7 @@ mod control;
 mod error;
 mod protocol;
 mod server;
+mod tokens;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub use crate::broker::{Quota, TopicSpec};
 use crate::control::Control;
 pub use crate::error::{Error, TopicError};
 use crate::server::{Identity, Listener, Security};
+use crate::tokens::{Endpoints, Tokens};
+pub use crate::tokens::{OAuth, TOKEN_LIFE_DEFAULT};
 
 /// Azure drops connections that were silent for this long.
 pub const IDLE_DEFAULT: Duration = Duration::from_secs(240);
@@ -55,6 +58,8 @@ pub struct Config {
     pub topics: Vec<TopicSpec>,
     /// The connection string clients of the TLS listener must show; `None` lets everyone in.
     pub sasl_key: Option<String>,
+    /// Who gets tokens, which clients of the TLS listener may show instead of the key; `None` takes none.
+    pub oauth: Option<OAuth>,
     /// Ask clients of the listener without TLS for the key too.
     pub plain_requires_sasl: bool,
     /// The host clients are told to connect to; by default the address they reached.
@@ -98,6 +103,7 @@ impl Config {
             data: data.into(),
             topics: Vec::new(),
             sasl_key: None,
+            oauth: None,
             plain_requires_sasl: false,
             advertised_host: None,
             idle: IDLE_DEFAULT,
@@ -123,6 +129,14 @@ impl Config {
         self.sasl_key = Some(key.into());
         self
     }
+
+    /// Adds a TLS listener on a free port of 127.0.0.1 whose clients must show a token, and endpoints that give them.
+    #[must_use]
+    pub fn with_oauth(mut self, oauth: OAuth) -> Self {
+        self.kafka_tls = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        self.oauth = Some(oauth);
+        self
+    }
 }
 
 /// A cloud-sim that was started. Dropping it ends it without waiting.
@@ -134,6 +148,8 @@ pub struct Running {
     pub kafka_tls: Option<SocketAddr>,
     /// The control API.
     pub control: SocketAddr,
+    /// The token endpoints, plain HTTP.
+    pub tokens: Option<SocketAddr>,
     /// The certificate that clients of the TLS listener have to trust.
     pub ca_pem: Option<String>,
     /// The file it was written to.
@@ -177,7 +193,11 @@ pub async fn start(config: Config) -> Result<Running, Error> {
         Ok(listener.advertise(config.advertised_host.as_deref()).close_idle_after(config.idle))
     };
     let plain_key = key.clone().filter(|_key| config.plain_requires_sasl);
-    let plain = bind(config.kafka, Security { tls: None, key: plain_key }).await?;
+    let tokens = match config.oauth {
+        None => None,
+        Some(oauth) => Some(Arc::new(Tokens::open(oauth, &config.data, Arc::clone(&broker))?)),
+    };
+    let plain = bind(config.kafka, Security { tls: None, key: plain_key, tokens: None }).await?;
     let mut ca = None;
     let tls = match config.kafka_tls {
         None => None,
@@ -187,17 +207,28 @@ pub async fn start(config: Config) -> Result<Running, Error> {
             fs::write(&path, &identity.ca_pem)
                 .map_err(|source| Error::Data { path: path.clone(), source })?;
             ca = Some((identity.ca_pem, path));
-            Some(bind(address, Security { tls: Some(identity.acceptor), key }).await?)
+            Some(bind(address, Security { tls: Some(identity.acceptor), key, tokens: tokens.clone() }).await?)
         }
     };
-    let control = Control::bind(config.control, broker).await?;
-    Ok(run(plain, tls, control, ca))
+    let endpoints = match &tokens {
+        None => None,
+        Some(tokens) => Some(Endpoints::bind(Arc::clone(tokens)).await?),
+    };
+    let control = Control::bind(config.control, broker, tokens).await?;
+    Ok(run(plain, tls, control, endpoints, ca))
 }
 
-fn run(plain: Listener, tls: Option<Listener>, control: Control, ca: Option<(String, PathBuf)>) -> Running {
+fn run(
+    plain: Listener,
+    tls: Option<Listener>,
+    control: Control,
+    endpoints: Option<Endpoints>,
+    ca: Option<(String, PathBuf)>,
+) -> Running {
     let (ca_pem, ca_file) = ca.unzip();
     let (kafka, control_address) = (plain.address(), control.address());
     let kafka_tls = tls.as_ref().map(Listener::address);
+    let token_address = endpoints.as_ref().map(Endpoints::address);
     let stop = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(plain.run(stop.subscribe()));
@@ -205,5 +236,17 @@ fn run(plain: Listener, tls: Option<Listener>, control: Control, ca: Option<(Str
         tasks.spawn(tls.run(stop.subscribe()));
     }
     tasks.spawn(control.run(stop.subscribe()));
-    Running { kafka, kafka_tls, control: control_address, ca_pem, ca_file, stop, tasks }
+    if let Some(endpoints) = endpoints {
+        tasks.spawn(endpoints.run(stop.subscribe()));
+    }
+    Running {
+        kafka,
+        kafka_tls,
+        control: control_address,
+        tokens: token_address,
+        ca_pem,
+        ca_file,
+        stop,
+        tasks,
+    }
 }

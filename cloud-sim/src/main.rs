@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cloud_sim::{
-    BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, POLICY_VIOLATION_DEFAULT, Quota,
+    BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, OAuth, POLICY_VIOLATION_DEFAULT, Quota, TOKEN_LIFE_DEFAULT,
     TopicSpec,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +49,8 @@ struct Run {
     /// File that holds the connection string which clients of the TLS listener must show.
     #[arg(long)]
     sasl_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    oauth: OAuthOptions,
     /// Ask clients of the listener without TLS for the key too.
     #[arg(long, requires = "sasl_key_file")]
     plain_requires_sasl: bool,
@@ -87,16 +89,60 @@ enum Gzip {
     Refuse,
 }
 
+/// Tokens of Microsoft Entra.
+#[derive(Debug, Args)]
+struct OAuthOptions {
+    /// Let clients of the TLS listener sign in with tokens (OAUTHBEARER), and serve endpoints that give them.
+    #[arg(long, requires = "kafka_tls")]
+    oauth: bool,
+    /// Address of the token endpoints, plain HTTP.
+    #[arg(long, default_value = "127.0.0.1:0", requires = "oauth")]
+    tokens: SocketAddr,
+    /// How long tokens live, in seconds. Connections end with their token.
+    #[arg(long, default_value_t = TOKEN_LIFE_DEFAULT.as_secs(), requires = "oauth")]
+    token_seconds: u64,
+    /// Host of the namespace that tokens are for.
+    #[arg(long, default_value = OAuth::AUDIENCE, requires = "oauth")]
+    oauth_audience: String,
+    /// The tenant.
+    #[arg(long, default_value = OAuth::TENANT, requires = "oauth")]
+    oauth_tenant: String,
+    /// The only identity that gets tokens.
+    #[arg(long, default_value = OAuth::CLIENT_ID, requires = "oauth")]
+    oauth_client_id: String,
+    /// File with the secret that it may show.
+    #[arg(long, requires = "oauth")]
+    oauth_secret_file: Option<PathBuf>,
+    /// File with the assertion that it may show; read at each request.
+    #[arg(long, requires = "oauth")]
+    oauth_assertion_file: Option<PathBuf>,
+}
+
+impl OAuthOptions {
+    fn into_config(self) -> anyhow::Result<Option<OAuth>> {
+        if !self.oauth {
+            return Ok(None);
+        }
+        Ok(Some(OAuth {
+            listener: self.tokens,
+            audience: self.oauth_audience,
+            tenant: self.oauth_tenant,
+            client_id: self.oauth_client_id,
+            secret: self.oauth_secret_file.as_deref().map(read_secret).transpose()?,
+            assertion_file: self.oauth_assertion_file,
+            life: Duration::from_secs(self.token_seconds),
+        }))
+    }
+}
+
+fn read_secret(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("key file {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
 impl Run {
     fn into_config(self) -> anyhow::Result<Config> {
-        let sasl_key = match self.sasl_key_file {
-            None => None,
-            Some(path) => {
-                let text = fs::read_to_string(&path);
-                let text = text.with_context(|| format!("key file {}", path.display()))?;
-                Some(text.trim().to_owned())
-            }
-        };
+        let sasl_key = self.sasl_key_file.as_deref().map(read_secret).transpose()?;
         Ok(Config {
             kafka: self.kafka,
             kafka_tls: self.kafka_tls,
@@ -104,6 +150,7 @@ impl Run {
             data: self.data,
             topics: self.topics,
             sasl_key,
+            oauth: self.oauth.into_config()?,
             plain_requires_sasl: self.plain_requires_sasl,
             advertised_host: self.advertised_host,
             idle: self.idle_ms.map_or_else(|| Duration::from_secs(self.idle_seconds), Duration::from_millis),
@@ -131,6 +178,7 @@ async fn main() -> anyhow::Result<()> {
         "kafka": running.kafka.to_string(),
         "kafka_tls": running.kafka_tls.map(|address| address.to_string()),
         "control": running.control.to_string(),
+        "tokens": running.tokens.map(|address| address.to_string()),
         "ca_file": running.ca_file,
     });
     tracing::info!(kafka = %running.kafka, control = %running.control, "ready");

@@ -25,6 +25,7 @@ use tokio::task::spawn_blocking;
 
 use crate::broker::{Broker, ProduceErrors, Quota, Snapshot, TopicSpec, Topics, Unauthorized};
 use crate::error::Error;
+use crate::tokens::{self, Tokens};
 
 /// Largest body of an order.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -34,14 +35,19 @@ pub(crate) struct Control {
     socket: TcpListener,
     address: SocketAddr,
     broker: Arc<Broker>,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Control {
-    pub(crate) async fn bind(address: SocketAddr, broker: Arc<Broker>) -> Result<Self, Error> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        broker: Arc<Broker>,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, broker })
+        Ok(Self { socket, address, broker, tokens })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -75,6 +81,10 @@ impl Control {
             })
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self.broker);
+        let app = match self.tokens {
+            Some(tokens) => app.merge(tokens::control(tokens)),
+            None => app,
+        };
         // A client that keeps its connection open must not keep the process alive, so the end of `stop`
         // drops the server instead of asking it to finish.
         tokio::select! {
@@ -90,7 +100,7 @@ impl Control {
 
 /// An order that was not carried out, and why.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+pub(crate) struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -105,7 +115,7 @@ fn bad(reason: impl ToString) -> Refusal {
 type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Reads an order. An empty body counts as `{}`.
-fn order<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+pub(crate) fn order<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body.as_ref() };
     serde_json::from_slice(body).map_err(|error| bad(format!("body: {error}")))
 }

@@ -1,11 +1,13 @@
-//! `SaslHandshake` and `SaslAuthenticate`, and the PLAIN token inside.
+//! `SaslHandshake` and `SaslAuthenticate`, and the message of PLAIN inside.
 
 use bytes::BufMut;
 
 use super::{DecodeError, ErrorCode, Reader, length_i32, put_string};
 
-/// The only mechanism served.
+/// User and password.
 pub(crate) const PLAIN: &str = "PLAIN";
+/// A token.
+pub(crate) const OAUTHBEARER: &str = "OAUTHBEARER";
 
 /// The mechanism a handshake asks for.
 pub(crate) fn decode_handshake(frame: &[u8], body: usize) -> Result<&str, DecodeError> {
@@ -15,10 +17,13 @@ pub(crate) fn decode_handshake(frame: &[u8], body: usize) -> Result<&str, Decode
     Ok(mechanism)
 }
 
-pub(crate) fn encode_handshake(output: &mut Vec<u8>, error: ErrorCode) {
+/// Writes the outcome and the mechanisms that are served.
+pub(crate) fn encode_handshake(output: &mut Vec<u8>, error: ErrorCode, mechanisms: &[&str]) {
     output.put_i16(error.0);
-    output.put_i32(1);
-    put_string(output, PLAIN);
+    output.put_i32(length_i32(mechanisms.len()));
+    for mechanism in mechanisms {
+        put_string(output, mechanism);
+    }
 }
 
 /// The token of an authentication request.
@@ -29,13 +34,14 @@ pub(crate) fn decode_authenticate(frame: &[u8], body: usize) -> Result<&[u8], De
     Ok(token)
 }
 
+/// Writes the outcome: for how many milliseconds the session holds, 0 for ever, or why there is none.
 pub(crate) fn encode_authenticate(
     output: &mut Vec<u8>,
     version: i16,
-    outcome: Result<(), (ErrorCode, &str)>,
+    outcome: Result<u64, (ErrorCode, &str)>,
 ) {
     match outcome {
-        Ok(()) => {
+        Ok(_life_ms) => {
             output.put_i16(ErrorCode::NONE.0);
             output.put_i16(-1);
         }
@@ -46,8 +52,7 @@ pub(crate) fn encode_authenticate(
     }
     output.put_i32(length_i32(0));
     if version >= 1 {
-        // The session does not expire.
-        output.put_i64(0);
+        output.put_i64(i64::try_from(outcome.unwrap_or(0)).unwrap_or(i64::MAX));
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::sasl::Gate;
 use super::{answer, fetch, produce};
 use crate::broker::Broker;
 use crate::protocol::{ApiKey, DecodeError, RequestHeader, finish_response, start_response};
+use crate::tokens::Tokens;
 
 /// Largest request Event Hubs takes, in bytes after the length prefix. A larger one closes the connection,
 /// without an answer: that is how Event Hubs behaves.
@@ -38,6 +39,7 @@ pub(crate) struct Session {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) key: Option<Arc<str>>,
+    pub(crate) tokens: Option<Arc<Tokens>>,
     /// Silence after which the connection is closed.
     pub(crate) idle: Duration,
 }
@@ -61,6 +63,8 @@ pub(crate) enum End {
     Malformed(DecodeError),
     /// The client may not do this before it shows the right key.
     Unauthorised,
+    /// The client's token ended, and it showed no new one.
+    Expired,
     /// The socket failed.
     #[expect(dead_code, reason = "printed in the log")]
     Io(io::Error),
@@ -99,7 +103,7 @@ struct Held {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(stream: S, session: Session) -> Self {
-        let gate = Gate::new(session.key.clone());
+        let gate = Gate::new(session.key.clone(), session.tokens.clone());
         Self { stream, session, gate, input: BytesMut::new(), output: Vec::new(), held: VecDeque::new() }
     }
 
@@ -117,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Malformed(_) => counters.malformed_requests.add(1),
             End::Oversized(_) => counters.oversized_requests.add(1),
             End::Unauthorised => counters.authentication_failures.add(1),
+            End::Expired => counters.sessions_expired.add(1),
             End::Idle => counters.connections_idle_closed.add(1),
             End::Client | End::Cut | End::AckLost | End::Io(_) => {}
         }
@@ -194,7 +199,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads more. False when the client closed the connection.
     async fn fill(&mut self) -> Result<bool, End> {
-        match timeout(self.session.idle, self.stream.read_buf(&mut self.input)).await {
+        let read = timeout(self.session.idle, self.stream.read_buf(&mut self.input));
+        let read = match self.gate.until() {
+            None => read.await,
+            Some(until) => timeout_at(until, read).await.map_err(|_elapsed| End::Expired)?,
+        };
+        match read {
             Ok(read) => Ok(read? > 0),
             Err(_elapsed) => Err(End::Idle),
         }
@@ -219,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn answer(&mut self, mut frame: BytesMut) -> Result<(), End> {
         if self.gate.expects_bare_token() {
-            return self.gate.bare_token(&frame, &mut self.output);
+            return self.gate.bare_token(&frame, &self.session.broker.counters, &mut self.output);
         }
         let header = RequestHeader::decode(&frame)?;
         self.session.broker.counters.request(header.api);
@@ -232,7 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ApiKey::Fetch => self.fetch(header, &frame).await,
             ApiKey::SaslHandshake | ApiKey::SaslAuthenticate => {
                 let start = start_response(&mut self.output, header.correlation);
-                let outcome = self.gate.answer(&mut self.output, header, &frame);
+                let outcome =
+                    self.gate.answer(&mut self.output, &self.session.broker.counters, header, &frame);
                 finish_response(&mut self.output, start);
                 outcome
             }

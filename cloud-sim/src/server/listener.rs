@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::{Connection, End, Session};
 use crate::broker::Broker;
 use crate::error::Error;
+use crate::tokens::Tokens;
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ pub(crate) struct Security {
     pub(crate) tls: Option<TlsAcceptor>,
     /// The connection string clients must show; `None` lets everyone in.
     pub(crate) key: Option<Arc<str>>,
+    /// Who judges the tokens that clients may show instead.
+    pub(crate) tokens: Option<Arc<Tokens>>,
 }
 
 /// A bound listener.
@@ -106,6 +109,7 @@ impl Listener {
             host,
             port: reached.port(),
             key: self.security.key.clone(),
+            tokens: self.security.tokens.clone(),
             idle: self.idle,
         };
         let tls = self.security.tls.clone();

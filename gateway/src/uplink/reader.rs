@@ -488,7 +488,7 @@ impl ReadError {
             Self::Ends { trouble, .. } => *trouble,
             Self::Topic { source, .. } | Self::Offsets { source, .. } => trouble(source),
             Self::Ask(error) | Self::Read(error) => trouble(error),
-            Self::SetUp(_) | Self::Stalled(..) | Self::Caller(_) => Trouble::Passing,
+            Self::SetUp(_) | Self::Token(_) | Self::Stalled(..) | Self::Caller(_) => Trouble::Passing,
         }
     }
 }
