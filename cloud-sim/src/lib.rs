@@ -60,7 +60,7 @@ pub struct Config {
     pub sasl_key: Option<String>,
     /// Who gets tokens, which clients of the TLS listener may show instead of the key; `None` takes none.
     pub oauth: Option<OAuth>,
-    /// Ask clients of the listener without TLS for the key too.
+    /// Ask clients of the listener without TLS for the key or a token too.
     pub plain_requires_sasl: bool,
     /// The host clients are told to connect to; by default the address they reached.
     pub advertised_host: Option<String>,
@@ -177,7 +177,7 @@ pub async fn start(config: Config) -> Result<Running, Error> {
         Some("") => return Err(Error::EmptyKey),
         key => key.map(Arc::<str>::from),
     };
-    if config.plain_requires_sasl && key.is_none() {
+    if config.plain_requires_sasl && key.is_none() && config.oauth.is_none() {
         return Err(Error::NoKey);
     }
     let limits = Limits {
@@ -197,7 +197,8 @@ pub async fn start(config: Config) -> Result<Running, Error> {
         None => None,
         Some(oauth) => Some(Arc::new(Tokens::open(oauth, &config.data, Arc::clone(&broker))?)),
     };
-    let plain = bind(config.kafka, Security { tls: None, key: plain_key, tokens: None }).await?;
+    let plain_tokens = tokens.clone().filter(|_tokens| config.plain_requires_sasl);
+    let plain = bind(config.kafka, Security { tls: None, key: plain_key, tokens: plain_tokens }).await?;
     let mut ca = None;
     let tls = match config.kafka_tls {
         None => None,

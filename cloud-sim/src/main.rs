@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cloud_sim::{
-    BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, OAuth, POLICY_VIOLATION_DEFAULT, Quota, TOKEN_LIFE_DEFAULT,
-    TopicSpec,
+    BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, OAuth, POLICY_VIOLATION_DEFAULT,
+    Quota, TOKEN_LIFE_DEFAULT, TopicSpec,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;

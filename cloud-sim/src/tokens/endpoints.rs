@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -112,9 +113,12 @@ struct MetadataQuery {
 async fn metadata(
     State(tokens): State<Arc<Tokens>>,
     headers: HeaderMap,
-    Query(query): Query<MetadataQuery>,
+    query: Result<Query<MetadataQuery>, QueryRejection>,
 ) -> Answer {
-    let checked = available(&tokens).and_then(|()| check_metadata(&tokens, &headers, &query));
+    let checked = available(&tokens).and_then(|()| {
+        let query = query.map_err(|error| invalid(error.body_text()))?;
+        check_metadata(&tokens, &headers, &query)
+    });
     let Issued { token, expires_ms } = counted(&tokens, checked)?;
     let life = tokens.settings.life.as_secs().to_string();
     // The metadata service writes numbers as text.
@@ -124,7 +128,7 @@ async fn metadata(
         "expires_in": life,
         "expires_on": (expires_ms / 1000).to_string(),
         "ext_expires_in": life,
-        "resource": query.resource,
+        "resource": format!("https://{}", tokens.settings.audience),
         "token_type": "Bearer",
     });
     Ok(Json(answer).into_response())

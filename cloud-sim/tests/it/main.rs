@@ -21,3 +21,5 @@ mod raw;
 mod security;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tokens;

@@ -43,6 +43,13 @@ impl Sim {
         self.run(|config| config);
     }
 
+    /// The same with other settings.
+    pub(crate) fn restart_with(&mut self, change: impl FnOnce(Config) -> Config) {
+        let running = self.running.take().unwrap();
+        self.runtime.block_on(running.stop());
+        self.run(change);
+    }
+
     pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }

@@ -28,9 +28,21 @@ struct Inner {
 struct State {
     token: Option<Token>,
     fetched_at: Option<Instant>,
+    /// How the service's refusals were answered so far.
+    refusals: Refusals,
     fetched: u64,
     failures: u32,
     failure: Option<String>,
+}
+
+/// Refusals of tokens that live, each of which had another token fetched.
+#[derive(Debug, Clone, Copy, Default)]
+struct Refusals {
+    newest: Option<Instant>,
+    /// Refusals that came without a quiet time between them.
+    count: u32,
+    /// A token is being fetched because of the newest.
+    pending: bool,
 }
 
 /// A token to sign in with.
@@ -77,8 +89,13 @@ pub struct TokenStatus {
     pub last_error: Option<String>,
 }
 
-/// A token younger than this is not renewed because the service refused it: then another reason is likelier.
+/// A token younger than this is not renewed because the service refused it: then another reason is likelier, for
+/// instance that a client still shows the one before.
 const REFUSED_AGE_MIN: Duration = Duration::from_secs(10);
+/// The age doubles with each refusal up to this: a service that refuses every token does not cost one each time.
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(640);
+/// A time without any refusal after which they are forgotten.
+const REFUSED_QUIET: Duration = Duration::from_secs(1800);
 
 // === impl TokenHandle ===
 
@@ -149,9 +166,13 @@ impl TokenHandle {
     /// The service refused the token although it lives: it may have been revoked, so another one is fetched before
     /// the time, unless the token is new or fetching fails already.
     pub(crate) fn refused(&self) {
-        let state = self.0.state.lock();
-        let old = state.fetched_at.is_some_and(|at| clock::now().duration_since(at) >= REFUSED_AGE_MIN);
-        if old && state.failures == 0 {
+        self.refused_at(clock::now());
+    }
+
+    fn refused_at(&self, now: Instant) {
+        let mut state = self.0.state.lock();
+        let Some(fetched_at) = state.fetched_at else { return };
+        if state.failures == 0 && state.refusals.count_in(now, now.saturating_duration_since(fetched_at)) {
             self.0.wanted.notify_one();
         }
     }
@@ -184,6 +205,7 @@ impl TokenHandle {
         *state = State {
             token: Some(token),
             fetched_at: Some(now),
+            refusals: Refusals { pending: false, ..state.refusals },
             fetched: state.fetched + 1,
             failures: 0,
             failure: None,
@@ -199,6 +221,22 @@ impl TokenHandle {
 
     fn none_yet(&self, state: &State) -> NoToken {
         NoToken::Yet { audience: self.0.audience.host().to_owned(), reason: reason(state) }
+    }
+}
+
+// === impl Refusals ===
+
+impl Refusals {
+    /// Whether a refusal at `now` of a token of this age is worth another token; notes it if so.
+    fn count_in(&mut self, now: Instant, age: Duration) -> bool {
+        let quiet = self.newest.is_none_or(|newest| now.saturating_duration_since(newest) >= REFUSED_QUIET);
+        let count = if quiet { 0 } else { self.count };
+        let age_min = REFUSED_AGE_MIN.saturating_mul(1 << count.min(16)).min(REFUSED_AGE_MAX);
+        let worth = !self.pending && age >= age_min;
+        if worth {
+            *self = Self { newest: Some(now), count: count + 1, pending: true };
+        }
+        worth
     }
 }
 
@@ -259,21 +297,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_token_is_renewed_unless_it_is_new_or_renewing_fails() {
-        let long_ago = clock::now() - REFUSED_AGE_MIN;
         let is_wanted = async |handle: &TokenHandle| {
             tokio::time::timeout(Duration::from_millis(1), handle.wanted()).await.is_ok()
         };
+        let now = clock::now();
+        let later = |seconds| now + Duration::from_secs(seconds);
         let handle = TokenHandle::new(Audience::namespace(HOST));
-        handle.refused();
+        handle.refused_at(now);
         assert!(!is_wanted(&handle).await, "nothing was fetched yet");
-        handle.store(token("first", Duration::from_secs(60)), clock::now());
-        handle.refused();
+        handle.store(token("first", Duration::from_secs(3600)), now);
+        handle.refused_at(later(9));
         assert!(!is_wanted(&handle).await, "it is new");
-        handle.store(token("first", Duration::from_secs(60)), long_ago);
-        handle.refused();
+        handle.refused_at(later(10));
+        handle.refused_at(later(11));
         assert!(is_wanted(&handle).await);
+        assert!(!is_wanted(&handle).await, "one refusal after the other wants one token");
+        handle.store(token("second", Duration::from_secs(3600)), later(11));
+        handle.refused_at(later(30));
+        assert!(!is_wanted(&handle).await, "another one did not help, so it takes longer");
+        handle.refused_at(later(31));
+        assert!(is_wanted(&handle).await);
+        handle.store(token("third", Duration::from_secs(3600)), later(2000));
+        handle.refused_at(later(2010));
+        assert!(is_wanted(&handle).await, "a quiet time came between");
+        handle.store(token("fourth", Duration::from_secs(3600)), later(2010));
         handle.fail("the door is closed".to_owned());
-        handle.refused();
+        handle.refused_at(later(4000));
         assert!(!is_wanted(&handle).await, "the next try comes in its time");
     }
 

@@ -28,6 +28,9 @@ mod refresh;
 mod schedule;
 mod source;
 
+#[cfg(test)]
+mod tests;
+
 pub use cloud::{Audience, Cloud};
 pub use config::Config;
 pub(crate) use config::WORKLOAD_IDENTITY_VARIABLES;

@@ -113,9 +113,11 @@ impl Connection {
 impl SignIn {
     /// Shown in the library's errors only; the service reads who it is from the token.
     pub(crate) const PRINCIPAL: &str = "penstock";
-    /// The longest life that the library is told. It asks again when four fifths of that are over, so a token
-    /// that was renewed early, because the service refused the one before, is used within this time.
-    const LIFE_TOLD_MAX: Duration = Duration::from_secs(10);
+    /// The library is told a quarter of the true life, at least and at most so much. It asks again when four fifths of
+    /// what it was told are over, so a token that was renewed, be it early because the service refused the one
+    /// before, is used soon. Asking costs a copy.
+    const LIFE_TOLD_MIN: Duration = Duration::from_secs(1);
+    const LIFE_TOLD_MAX: Duration = Duration::from_secs(5);
 
     /// The newest token and the Unix time in milliseconds at which the library should think it expires.
     ///
@@ -125,8 +127,9 @@ impl SignIn {
     pub(crate) fn token(&self) -> Result<(String, i64), NoToken> {
         let none = NoToken::Yet { audience: "this cluster".into(), reason: "it takes none".into() };
         let Bearer { token, life } = self.0.as_ref().ok_or(none)?.bearer()?;
-        let told = u64::try_from(life.min(Self::LIFE_TOLD_MAX).as_millis()).unwrap_or(u64::MAX);
-        Ok((token, i64::try_from(clock::unix_ms().saturating_add(told)).unwrap_or(i64::MAX)))
+        let told = (life / 4).clamp(Self::LIFE_TOLD_MIN, Self::LIFE_TOLD_MAX).min(life);
+        let told_ms = u64::try_from(told.as_millis()).unwrap_or(u64::MAX);
+        Ok((token, i64::try_from(clock::unix_ms().saturating_add(told_ms)).unwrap_or(i64::MAX)))
     }
 
     /// Whether a client signs in with tokens.

@@ -7,6 +7,7 @@ mod command_line;
 mod crash_points;
 mod crash_recovery;
 mod descriptors;
+mod entra_uplink;
 mod fleet;
 mod hub;
 mod losses;
