@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Settings;
 use crate::observe::{self, Metric, Renderer};
 use crate::supervise::{Phase, Supervisor, TaskKind, clock};
-use crate::{admin, azure, mqtt, outbox, uplink};
+use crate::{admin, azure, dead_letter, mqtt, outbox, uplink};
 
 /// Every metric of the gateway, by stage.
 pub const METRICS: &[(&str, &[Metric])] = &[
@@ -19,6 +19,7 @@ pub const METRICS: &[(&str, &[Metric])] = &[
     ("outbox", outbox::METRICS),
     ("uplink", uplink::METRICS),
     ("azure", azure::METRICS),
+    ("dead_letter", dead_letter::METRICS),
 ];
 
 /// Where the gateway listens, told once every listener is bound.
@@ -61,6 +62,9 @@ pub enum Error {
     /// The uplink could not be set up.
     #[error("uplink")]
     Uplink(#[from] uplink::StartError),
+    /// The dead letters cannot be looked after.
+    #[error("dead letters")]
+    DeadLetter(#[source] outbox::Error),
     /// The operators' listeners could not be set up.
     #[error("admin")]
     Admin(#[from] admin::Error),
@@ -96,7 +100,7 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     let mut stop = StopSignals::new().map_err(Error::Start)?;
     let Settings { gateway, outbox, azure, mqtt, uplink, admin, .. } = settings;
 
-    let consumers: Vec<_> = uplink.iter().flat_map(|_| uplink::consumers()).collect();
+    let consumers = consumers(uplink.is_some());
     let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
     let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
@@ -106,9 +110,11 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     }
     let uplink =
         uplink.map(|uplink| uplink::Service::start(&uplink, gateway.id.clone(), &outbox, &supervisor));
+    let dead_letters = dead_letter::Handle::open(gateway.id.clone(), &outbox).map_err(Error::DeadLetter)?;
     let sources = admin::Sources {
         gateway: gateway.id.clone(),
         mqtt: mqtt.clone(),
+        dead_letters,
         outbox: outbox.clone(),
         uplink: uplink.transpose()?,
         tokens,
@@ -129,6 +135,14 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     };
     shut_down(&supervisor, &outbox, gateway.grace).await;
     failure.map_or(Ok(()), |reason| Err(Error::Failed(reason)))
+}
+
+/// Who reads the outbox. Dead letters wait for an operator, also while nothing is sent: a consumer
+/// that is left out loses its place.
+#[must_use]
+pub fn consumers(uplink: bool) -> Vec<outbox::ConsumerId> {
+    let sending = if uplink { uplink::consumers() } else { Vec::new() };
+    sending.into_iter().chain([dead_letter::consumer()]).collect()
 }
 
 fn listeners(mqtt: &mqtt::Handle) -> Vec<ReadyListener> {

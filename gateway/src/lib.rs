@@ -16,6 +16,8 @@ pub mod mqtt;
 pub mod outbox;
 pub mod uplink;
 
+pub mod dead_letter;
+
 pub mod admin;
 pub mod examine;
 pub mod verify;

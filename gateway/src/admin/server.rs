@@ -8,14 +8,14 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
-use super::{Config, Status, health};
+use super::{Config, Status, dead_letters, health};
 use crate::observe::Renderer;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind};
-use crate::{azure, mqtt, outbox, uplink};
+use crate::{azure, dead_letter, mqtt, outbox, uplink};
 
 /// How often histogram samples are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub struct Sources {
     pub mqtt: mqtt::Handle,
     /// The durable outbox.
     pub outbox: outbox::Handle,
+    /// What Event Hubs refused.
+    pub dead_letters: dead_letter::Handle,
     /// Event Hubs out; `None` when it is switched off.
     pub uplink: Option<uplink::Handle>,
     /// The token of Microsoft Entra that the uplink signs in with.
@@ -87,7 +89,11 @@ impl Service {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(Arc::clone(&self.sources));
-        let admin = Router::new().route("/api/v1/status", get(status)).with_state(self.sources);
+        let admin = Router::new()
+            .route("/api/v1/status", get(status))
+            .route("/api/v1/dead-letter/retry", post(dead_letters::retry))
+            .route("/api/v1/dead-letter/discard", post(dead_letters::discard))
+            .with_state(self.sources);
         supervisor.spawn(TaskKind::Admin, upkeep(health_metrics, supervisor.shutdown()));
         for (listener, router) in [(self.health, health), (self.admin, admin)] {
             let shutdown = supervisor.shutdown();

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Sources, health};
 use crate::supervise::clock;
-use crate::{azure, mqtt, outbox, uplink};
+use crate::{azure, dead_letter, mqtt, outbox, uplink};
 
 /// What the gateway is doing, at one moment. Fields are added, never renamed.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +18,8 @@ pub struct Status {
     uplink: Option<Uplink>,
     /// The token of Microsoft Entra that the uplink signs in with.
     token: Option<Token>,
+    /// What was refused for good and waits for a decision.
+    dead_letter: DeadLetter,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -75,6 +77,13 @@ struct Token {
 }
 
 #[derive(Debug, Clone, Serialize)]
+struct DeadLetter {
+    entries: u64,
+    bytes: u64,
+    oldest_age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
 struct Held {
     topic: String,
     reason: String,
@@ -90,6 +99,7 @@ impl Status {
             outbox: sources.outbox.status().into(),
             uplink: sources.uplink.as_ref().map(|uplink| uplink.status().into()),
             token: sources.tokens.as_ref().map(|tokens| tokens.status().into()),
+            dead_letter: sources.dead_letters.status().into(),
         }
     }
 }
@@ -119,19 +129,27 @@ impl From<outbox::Status> for Outbox {
 
 impl From<outbox::LaneStatus> for LaneState {
     fn from(status: outbox::LaneStatus) -> Self {
-        let age = |committed_ms: u64| {
-            let age_ms = clock::unix_ms().saturating_sub(committed_ms);
-            std::time::Duration::from_millis(age_ms).as_secs_f64()
-        };
         Self {
             lane: status.lane.name(),
             next: status.next.0,
             low: status.low.0,
             backlog_messages: status.backlog_messages,
             backlog_bytes: status.backlog_bytes,
-            oldest_age_seconds: status.oldest_ms.map(age),
+            oldest_age_seconds: status.oldest_ms.map(age_seconds),
             refusing: status.refusing.map(|reason| reason.to_string()),
         }
+    }
+}
+
+fn age_seconds(committed_ms: u64) -> f64 {
+    let age_ms = clock::unix_ms().saturating_sub(committed_ms);
+    std::time::Duration::from_millis(age_ms).as_secs_f64()
+}
+
+impl From<dead_letter::Status> for DeadLetter {
+    fn from(status: dead_letter::Status) -> Self {
+        let oldest_age_seconds = status.oldest_ms.map(age_seconds);
+        Self { entries: status.entries, bytes: status.bytes, oldest_age_seconds }
     }
 }
 

@@ -163,7 +163,7 @@ impl Event {
 }
 
 /// A moment as RFC 3339 text with milliseconds, in UTC.
-pub(super) fn rfc3339(unix_ms: u64) -> String {
+pub(crate) fn rfc3339(unix_ms: u64) -> String {
     let nanoseconds = i128::from(unix_ms) * 1_000_000;
     let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
     moment

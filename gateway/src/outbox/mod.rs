@@ -58,6 +58,7 @@ pub use completion::{CommitFailed, Completion, Ticket};
 pub use config::{BodyCodec, Config, OnFull, OnMissingRange};
 pub use cursor::Cursor;
 pub use error::{Error, OpenError, Refused, StoreError, StoreErrorKind};
+pub(crate) use event::rfc3339;
 pub(crate) use metrics::METRICS;
 pub use reader::Consumer;
 pub use record::{Encoded, Entry, Properties, Record, RecordError, Records, UserProperties};

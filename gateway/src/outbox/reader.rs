@@ -140,10 +140,11 @@ impl Consumer {
     ///
     /// What was committed before is written before or is part of it; what is committed later is
     /// written later. Several may be on their way. When one fails, all that came after it fail too,
-    /// and the consumer stands where it stood before: try again with a new completion. Use one
-    /// completion for all of them, so that what was built on a failed one is refused. After a
-    /// write that failed the ticket waits until the store is open again, which tells whether both
-    /// are there.
+    /// and the consumer stands where it stood before: try again with a new completion. The first call
+    /// after a failure is refused, unless [`Self::rewind`] came before it, and so is every call
+    /// with a completion that tells of one: what was built on a commit that failed must not be
+    /// taken in. After a write that failed the ticket waits until the store is open again, which
+    /// tells whether both are there.
     ///
     /// Outputs to lanes `dead`, `alerts` and `status` pass a full quota, the latter two as far as
     /// their reserve goes twice; whoever fills lane `dead` sees to its bound, with
@@ -162,6 +163,9 @@ impl Consumer {
     ) -> Result<Ticket, Refused> {
         self.catch_up();
         let bytes = outputs.bytes();
+        if self.slot().is_some_and(|slot| !slot.may_bind()) {
+            return Err(Refused::Poisoned);
+        }
         if let Err(reason) = self.shared.gate.admit(outputs.lane_bytes()) {
             self.shared.metrics.refused(reason);
             return Err(reason);

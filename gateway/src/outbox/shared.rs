@@ -106,6 +106,8 @@ struct SlotState {
     /// Progress with outputs failed, and the consumer has neither tried again nor gone back: what
     /// it says meanwhile may lie behind the outputs that are not there, and counts for nothing.
     broken: bool,
+    /// Whether the consumer was told of that by a refusal, so that it may try again.
+    told: bool,
     /// Counts the failures.
     failures: u64,
     /// What the consumer said to the last request to let entries go.
@@ -328,6 +330,7 @@ impl Slot {
             bound: 0,
             later: None,
             broken: false,
+            told: false,
             failures: 0,
             drop_answer: None,
         };
@@ -375,6 +378,15 @@ impl Slot {
         self.state.lock().broken = false;
     }
 
+    /// Whether progress with outputs may be submitted. Once after a failure it may not: what it says
+    /// may have been made without knowing of that.
+    pub(super) fn may_bind(&self) -> bool {
+        let mut state = self.state.lock();
+        let may = !state.broken || state.told;
+        state.told = true;
+        may
+    }
+
     /// Progress is submitted with outputs.
     pub(super) fn bind(&self) {
         let mut state = self.state.lock();
@@ -406,7 +418,7 @@ impl Slot {
         let mut state = self.state.lock();
         state.bound = state.bound.saturating_sub(1);
         state.later = None;
-        state.broken = true;
+        (state.broken, state.told) = (true, false);
         state.failures += 1;
     }
 
@@ -589,6 +601,7 @@ mod tests {
         let standing = slot.failed_since(0).expect("two failures");
         assert_eq!((standing.progress.low, standing.failures), (Seq(2), 2));
         assert!(slot.failed_since(2).is_none());
+        assert!(!slot.may_bind() && slot.may_bind(), "refused once");
         slot.mend();
         slot.moved(&at(3));
         assert_eq!(unwritten(&slot), Some(3));

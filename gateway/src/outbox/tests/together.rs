@@ -76,15 +76,17 @@ fn neither_is_there_after_a_failed_write_and_trying_again_brings_both_once() {
     // It builds on what failed, without having noticed.
     consumer.commit(Seq(4), vec![3]);
     wait_open(&running, 2);
-    let unnoticed = consumer.commit_with(Seq(4), vec![3], &outputs, &running.done);
-    assert_eq!(unnoticed, Err(Refused::Poisoned), "the completion tells of a failure");
+    let done = Arc::default();
+    for done in [&done, &running.done] {
+        let unnoticed = consumer.commit_with(Seq(4), vec![3], &outputs, done);
+        assert_eq!(unnoticed, Err(Refused::Poisoned), "the first, and any whose completion tells of it");
+    }
     consumer.commit(Seq(4), vec![3]);
     running.append_alerts();
     assert_eq!(stored(&running, Lane::Telemetry), Some((2, vec![1])));
     assert_eq!(consumer.progress(), (Seq(2), [1].as_slice()));
     assert_eq!(running.memory.firsts(Lane::Status), [] as [u64; 0]);
 
-    let done = Arc::default();
     let ticket = consumer.commit_with(Seq(3), vec![2], &outputs, &done).unwrap();
     consumer.commit(Seq(4), vec![3]);
     wait_durable(&done, ticket).unwrap();
