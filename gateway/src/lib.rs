@@ -8,8 +8,6 @@
 //!
 //! The modules below stand in the order of that flow; [`app`] alone wires them together.
 
-#![forbid(unsafe_code)]
-
 pub mod app;
 
 pub mod mqtt;

@@ -25,7 +25,8 @@ const OPEN_DOORS: &[&str] = &["supervise::clock", "mqtt::access", "outbox::offli
 /// Files that alone may name a crate.
 const KEEPERS: &[(&str, &[&str])] = &[
     ("rocksdb::", &["outbox/store.rs"]),
-    ("rdkafka::", &["uplink/producer.rs", "uplink/reader.rs"]),
+    ("rdkafka::", &["uplink/producer/mod.rs", "uplink/producer/native.rs", "uplink/reader.rs"]),
+    ("unsafe_code", &["uplink/producer/native.rs"]),
     ("metrics::counter!", &["observe/metric.rs"]),
     ("metrics::gauge!", &["observe/metric.rs"]),
     ("metrics::histogram!", &["observe/metric.rs"]),

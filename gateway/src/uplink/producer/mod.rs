@@ -8,18 +8,25 @@
 //! caller: it drops the producer, builds another and replays (measured: `docs/decisions/0030`).
 //!
 //! Reports are collected in [`Producer::poll`] on the caller's thread, into a buffer that is swapped with the
-//! caller's, so a report allocates nothing. With [`super::reader`] this is the only file that names rdkafka.
+//! caller's, so a report allocates nothing. With [`super::reader`] this is the only module that names rdkafka.
+
+mod native;
+mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{Producer as _, ProducerContext};
 
+use self::native::Native;
 use super::connection::{Connection, SignIn};
 use super::failure::{Disposition, Failure};
 use super::headers::Headers;
@@ -72,7 +79,7 @@ pub(crate) enum Refused {
 
 /// One producer session.
 pub(crate) struct Producer {
-    inner: BaseProducer<Context>,
+    inner: Native<Context>,
 }
 
 /// The library cannot be set up: a setting it does not understand, or a file it cannot read.
@@ -84,6 +91,8 @@ struct Context {
     reports: Mutex<Vec<Report>>,
     errors: Mutex<Errors>,
     sign_in: SignIn,
+    /// The newest throttle time, in milliseconds.
+    throttle_ms: AtomicU64,
 }
 
 #[derive(Default)]
@@ -99,6 +108,8 @@ struct Errors {
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Largest record, key and headers included; Event Hubs closes the connection on requests above 1,046,528 bytes.
 const RECORD_BYTES_MAX: usize = 1_000_000;
+/// How often the library writes its statistics, some kilobytes of JSON.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(2);
 /// One poll handles one event of the library, a batch of reports; this many are handled at most.
 const POLLS_MAX: usize = 64;
 
@@ -126,8 +137,9 @@ impl Producer {
             reports: Mutex::new(Vec::with_capacity(settings.in_flight_max)),
             errors: Mutex::default(),
             sign_in: settings.connection.sign_in(),
+            throttle_ms: AtomicU64::new(0),
         };
-        Ok(Self { inner: config.create_with_context(context)? })
+        Ok(Self { inner: Native::new(config.create_with_context(context)?) })
     }
 
     /// How many partitions a topic has. Waits for the answer up to `timeout`.
@@ -156,26 +168,13 @@ impl Producer {
     ///
     /// [`Refused`]; no report will come then.
     pub(crate) fn send(&self, record: &Outgoing<'_>) -> Result<(), Refused> {
-        let Outgoing { topic, partition, key, payload, headers, timestamp_ms, slot } = *record;
-        let mut owned = OwnedHeaders::new_with_capacity(headers.iter().len());
-        for (name, value) in headers.iter() {
-            owned = owned
-                .insert(Header { key: std::str::from_utf8(name).unwrap_or_default(), value: Some(value) });
-        }
-        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
-        let outgoing = BaseRecord::with_opaque_to(topic, slot)
-            .partition(partition)
-            .key(key)
-            .payload(payload)
-            .timestamp(i64::try_from(timestamp_ms).unwrap_or(i64::MAX))
-            .headers(owned);
-        let Err((error, _)) = self.inner.send(outgoing) else { return Ok(()) };
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => Err(Refused::Full),
-            Some(RDKafkaErrorCode::Fatal) => {
-                Err(Refused::Fatal(self.fatal().unwrap_or_else(|| retry(error.to_string()))))
+        let Err(code) = self.inner.send(record) else { return Ok(()) };
+        match code {
+            RDKafkaErrorCode::QueueFull => Err(Refused::Full),
+            RDKafkaErrorCode::Fatal => {
+                Err(Refused::Fatal(self.fatal().unwrap_or_else(|| retry(format!("{code:?}")))))
             }
-            _ => Err(Refused::Failure(failure(&error))),
+            _ => Err(Refused::Failure(failure(&KafkaError::MessageProduction(code)))),
         }
     }
 
@@ -218,9 +217,10 @@ impl Producer {
         (errors.newest.take(), std::mem::take(&mut errors.all_down))
     }
 
-    /// The delay that the service announced last.
-    pub(crate) const fn throttle(&self) -> Duration {
-        Duration::ZERO
+    /// How long the service held its newest answers back because it is asked for too much, zero when it did not: the
+    /// mean over the answers of the last two seconds that were held back, as of the last [`Self::poll`].
+    pub(crate) fn throttle(&self) -> Duration {
+        Duration::from_millis(self.inner.context().throttle_ms.load(Ordering::Relaxed))
     }
 
     fn take_reports(&self, reports: &mut Vec<Report>) {
@@ -252,6 +252,8 @@ fn own_settings(settings: &Settings) -> Vec<super::connection::Setting> {
         ("message.max.bytes", RECORD_BYTES_MAX.to_string()),
         ("queue.buffering.max.messages", settings.in_flight_max.to_string()),
         ("queue.buffering.max.kbytes", settings.in_flight_bytes_max.div_ceil(1024).to_string()),
+        // The only way to hear of throttle times. They pile up in the library unless polled.
+        ("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string()),
         ("compression.codec", if settings.gzip { "gzip" } else { "none" }.into()),
         // The highest speed: each level above costs more processor time than the rest of the gateway.
         ("compression.level", "1".into()),
@@ -271,6 +273,10 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters comes through `error` as well; the library's own lines repeat with every attempt.
         tracing::debug!(target: "penstock::uplink::librdkafka", ?level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.throttle_ms.store(statistics::throttle_ms(statistics), Ordering::Relaxed);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -333,25 +339,5 @@ fn disposition(code: RDKafkaErrorCode) -> Disposition {
         | Code::UnsupportedForMessageFormat => Disposition::Record,
         // A busy service, a forgotten producer, and whatever a later version of it may say.
         _ => Disposition::Retry,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(code: RDKafkaErrorCode, expected: Disposition) {
-        assert_eq!(failure(&KafkaError::MessageProduction(code)).disposition, expected, "{code:?}");
-    }
-
-    #[test]
-    fn refusals_of_a_topic_hold_it_and_the_rest_is_retried() {
-        check(RDKafkaErrorCode::TopicAuthorizationFailed, Disposition::Hold);
-        check(RDKafkaErrorCode::UnknownTopicOrPartition, Disposition::Hold);
-        check(RDKafkaErrorCode::MessageSizeTooLarge, Disposition::Record);
-        check(RDKafkaErrorCode::PolicyViolation, Disposition::Retry);
-        check(RDKafkaErrorCode::OutOfOrderSequenceNumber, Disposition::Retry);
-        check(RDKafkaErrorCode::Unknown, Disposition::Retry);
-        check(RDKafkaErrorCode::PurgeQueue, Disposition::Collateral);
     }
 }
