@@ -11,6 +11,7 @@ mod loss;
 pub mod packed;
 mod telemetry;
 pub mod text;
+pub mod wire;
 
 pub use identity::{Epoch, GatewayId, Identity, IdentityError, LogId, NameError, Seq, Stream};
 pub use lane::{Lane, UnknownLane};

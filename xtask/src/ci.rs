@@ -10,6 +10,7 @@ use crate::dependencies::Policy;
 use crate::drill;
 use crate::kafka;
 use crate::packages::{self, Need};
+use crate::proto;
 use crate::say;
 use crate::signals;
 use crate::test;
@@ -25,6 +26,7 @@ const STEPS: &[Step] = &[
     Step { name: "packages", run: |_| packages::ensure(Need::BuildAndTest), essential: true },
     Step { name: "format", run: |cargo| cargo.run(&["fmt", "--all", "--check"], &[]), essential: false },
     Step { name: "dependencies", run: dependencies, essential: false },
+    Step { name: "schemas", run: proto::check, essential: false },
     Step { name: "build", run: Cargo::build, essential: true },
     Step { name: "lints", run: lints, essential: false },
     Step { name: "tests", run: test::tests, essential: false },

@@ -5,6 +5,7 @@
 //! cargo xtask test     every test of the workspace
 //! cargo xtask ci       what has to pass before a change goes in
 //! cargo xtask bench    the comparisons behind docs/performance.md
+//! cargo xtask proto    the Rust types of the schema files, generated or compared
 //! cargo xtask drill    power cuts, crashes, full disks, outages under load: nothing acknowledged may be lost
 //! cargo xtask kafka    a real Apache Kafka, to try things on or to test the uplink against
 //! ```
@@ -21,6 +22,7 @@ mod dependencies;
 mod drill;
 mod kafka;
 mod packages;
+mod proto;
 mod say;
 mod signals;
 mod spdx;
@@ -47,6 +49,8 @@ enum Command {
     Ci,
     /// Run a benchmark and print its table
     Bench(bench::Arguments),
+    /// Generate the Rust types of the schema files in proto/penstock
+    Proto(proto::Arguments),
     /// Cut the power, crash the gateway, fill its disk or take its cloud away under load, and judge what arrives
     Drill(Box<drill::Arguments>),
     /// Start a real Apache Kafka, or test the uplink against one
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Ci => ci::run(),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Proto(arguments) => proto::run(&arguments),
         Command::Drill(arguments) => drill::run(&arguments),
         Command::Kafka(arguments) => kafka::run(&arguments),
     };

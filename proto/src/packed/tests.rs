@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::{Message as _, v1};
 use crate::{Identity, Seq};
 
 fn identity(prev: u64, seq: u64) -> Identity {
@@ -49,6 +50,26 @@ fn every_format_gives_the_same_entries() {
     let body =
         [sized(1, &message(5, b"x")), unknown.clone(), sized(1, &[message(8, &[0xff, 0]), unknown].concat())];
     check(Format::Protobuf, &body.concat(), &expected);
+}
+
+#[test]
+fn what_the_generated_types_write_is_read() {
+    let entry_of = |seq, payload: &[u8]| v1::PackedEntry {
+        seq,
+        device: "d".to_owned(),
+        topic: "t".to_owned(),
+        received_ms: 7,
+        payload: payload.to_vec(),
+        device_time_ms: Some(0),
+        content_type: Some("c".to_owned()),
+        user: vec![v1::UserProperty { name: "n".to_owned(), value: "v".to_owned() }],
+        ..v1::PackedEntry::default()
+    };
+    let packed = v1::Packed { entries: vec![entry_of(5, b"x"), entry_of(u64::MAX, b"")] };
+    let body = packed.encode_to_vec();
+    let entries = unpack(&header(Format::Protobuf, 5, 2), &identity(4, u64::MAX), &body).unwrap();
+    let payload = |bytes: &'static [u8]| Payload::Binary(bytes.into());
+    assert_eq!(entries, [entry(5, payload(b"x")), entry(u64::MAX, payload(b""))]);
 }
 
 #[test]

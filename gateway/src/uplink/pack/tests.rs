@@ -2,6 +2,7 @@
 
 use penstock_proto::Identity;
 use penstock_proto::packed::{BODY_BYTES_MAX, Entry, Payload, inflate, unpack};
+use penstock_proto::wire::{Message as _, v1};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -137,6 +138,52 @@ fn a_pack_counts_and_is_used_again() {
             }
         }
     }
+}
+
+#[test]
+fn the_generated_types_read_what_is_written_by_hand() {
+    let pairs = [("unit", "C"), ("unit", ""), ("", "x")];
+    let user = user(&pairs);
+    let properties = Properties {
+        tenant: Some("acme"),
+        site: Some("north"),
+        class: Some("press"),
+        stream: Some(""),
+        content_type: Some("application/json"),
+        traceparent: Some("00-11-22-01"),
+        tracestate: Some("k=v"),
+        device_time_ms: Some(0),
+        user: UserProperties::new(&user).unwrap(),
+        ..Properties::default()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let plain = v1::PackedEntry {
+        seq: 41,
+        device: "press-7".to_owned(),
+        topic: "devices/press-7/telemetry".to_owned(),
+        received_ms: 1_700_000_000_123,
+        payload: vec![0xff; 300],
+        ..v1::PackedEntry::default()
+    };
+    let full = v1::PackedEntry {
+        seq: u64::MAX,
+        tenant: text("acme"),
+        site: text("north"),
+        class: text("press"),
+        stream: text(""),
+        content_type: text("application/json"),
+        traceparent: text("00-11-22-01"),
+        tracestate: text("k=v"),
+        device_time_ms: Some(0),
+        user: pairs.map(|(name, value)| v1::UserProperty { name: name.into(), value: value.into() }).to_vec(),
+        ..plain.clone()
+    };
+    let mut pack = Pack::new(PackFormat::Protobuf, PackCompression::None);
+    pack.begin(Seq(41));
+    pack.push(Seq(41), &record(&[0xff; 300], Properties::default()));
+    pack.push(Seq(u64::MAX), &record(&[0xff; 300], properties));
+    let read = v1::Packed::decode(pack.finish().unwrap()).unwrap();
+    assert_eq!(read, v1::Packed { entries: vec![plain, full] });
 }
 
 #[test]
