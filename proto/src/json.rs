@@ -97,6 +97,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -105,6 +106,7 @@ impl Scanner<'_> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
+    #[inline(always)]
     fn white_space(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
@@ -172,6 +174,7 @@ impl Scanner<'_> {
     }
 
     /// Passes a member's name, the colon and the white space around it.
+    #[inline(always)]
     fn name(&mut self) -> Option<()> {
         if self.peek()? != b'"' {
             return None;
@@ -186,6 +189,7 @@ impl Scanner<'_> {
         Some(())
     }
 
+    #[inline(always)]
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
@@ -235,14 +239,14 @@ impl Scanner<'_> {
         Some(())
     }
 
+    #[inline(always)]
     fn digits(&mut self) -> usize {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        self.at - start
+        let len = digits_len(self.rest());
+        self.at += len;
+        len
     }
 
+    #[inline(always)]
     fn number(&mut self) -> Option<()> {
         if self.peek()? == b'-' {
             self.at += 1;
@@ -282,6 +286,22 @@ impl Scanner<'_> {
     }
 }
 
+/// How many digits stand at the front.
+#[inline(always)]
+fn digits_len(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    let mut len = 0;
+    while let Some((chunk, after)) = rest.split_first_chunk::<8>() {
+        let other = not_digits(u64::from_le_bytes(*chunk));
+        if other != 0 {
+            return len + (other.trailing_zeros() / 8) as usize;
+        }
+        rest = after;
+        len += 8;
+    }
+    len + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
 const fn is_white_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
@@ -301,6 +321,14 @@ const fn special(word: u64) -> u64 {
     let quote = (word ^ QUOTES).wrapping_sub(ONES) & !(word ^ QUOTES);
     let backslash = (word ^ BACKSLASHES).wrapping_sub(ONES) & !(word ^ BACKSLASHES);
     (control | quote | backslash) & HIGH
+}
+
+/// Marks the lowest of eight bytes that is no digit; marks above it may be wrong.
+const fn not_digits(word: u64) -> u64 {
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // Digits become 0 to 9; what was below them borrows, and 10 and above reach the high bit.
+    let values = word ^ u64::from_le_bytes([b'0'; 8]);
+    (values | values.wrapping_add(u64::from_le_bytes([0x80 - 10; 8]))) & HIGH
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn push(out: &mut Vec<u8>, seq: Seq, record: &Record<'_>, time: &mut 
     out.extend_from_slice(b"\",\"received\":\"");
     time.push(out, record.received_ms);
     out.push(b'"');
-    if record.properties != Properties::default() {
+    if !is_bare(&record.properties) {
         push_properties(out, &record.properties, time);
     }
     push_payload(out, record.payload);
@@ -32,11 +32,15 @@ pub(super) fn push(out: &mut Vec<u8>, seq: Seq, record: &Record<'_>, time: &mut 
 /// How many bytes [`push`] appends at most.
 pub(super) fn len_max(record: &Record<'_>) -> usize {
     let properties = &record.properties;
+    // A character takes six bytes at most, and a payload in Base64 less than twice its length.
+    let estimate = FIXED_MAX + 6 * (record.device.len() + record.topic.len()) + 2 * record.payload.len() + 4;
+    if estimate <= ESTIMATED_MAX && *properties == Properties::default() {
+        return estimate;
+    }
     let texts = texts(properties).into_iter().filter_map(|(_, text)| text);
     let texts = [record.device, record.topic].into_iter().chain(texts);
     let user = || properties.user.iter().flat_map(|(name, value)| [name, value]);
     let around = FIXED_MAX + user().count() * USER_AROUND;
-    // A character takes six bytes at most, and a payload in Base64 less than twice its length.
     let bytes = texts.clone().chain(user()).map(str::len).sum::<usize>();
     let estimate = around + 6 * bytes + 2 * record.payload.len() + 4;
     if estimate <= ESTIMATED_MAX {
@@ -62,6 +66,25 @@ fn escaped_len(text: &str) -> usize {
 fn payload_len_max(payload: &[u8]) -> usize {
     let escapes = payload.iter().filter(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).count();
     (payload.len() + escapes).max(base64::encoded_len(payload.len()))
+}
+
+/// Whether [`push_properties`] has nothing to write; most devices send none.
+const fn is_bare(properties: &Properties<'_>) -> bool {
+    let Properties {
+        content_type,
+        tenant,
+        site,
+        class,
+        stream,
+        traceparent,
+        tracestate,
+        device_time_ms,
+        user,
+        ..
+    } = properties;
+    let captured = tenant.is_none() & site.is_none() & class.is_none() & stream.is_none();
+    let traced = traceparent.is_none() & tracestate.is_none();
+    captured & traced & content_type.is_none() & device_time_ms.is_none() & user.is_empty()
 }
 
 const fn texts<'a>(properties: &Properties<'a>) -> [(&'static str, Option<&'a str>); 7] {
