@@ -23,6 +23,7 @@ mod drill;
 mod kafka;
 mod packages;
 mod proto;
+mod python;
 mod say;
 mod signals;
 mod spdx;

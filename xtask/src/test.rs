@@ -1,9 +1,12 @@
 //! `cargo xtask test`: every test of the workspace, with the build that everything else uses.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use crate::cargo::{Cargo, SELECTION};
 use crate::packages::{self, Need};
+use crate::python;
 use crate::say;
 
 /// Makes sure of the packages, builds once and runs the tests.
@@ -17,8 +20,11 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs unit, integration and documentation tests of an already built workspace and prints the totals.
 pub(crate) fn tests(cargo: &mut Cargo) -> Result<()> {
+    let python = python::interpreter(cargo.root());
+    let python = python.as_deref().and_then(Path::to_str).map(|path| (python::VARIABLE, path));
     say::step("running the tests");
-    let targets = cargo.run(&[&["test", "--locked", "--no-fail-fast"], SELECTION.as_slice()].concat(), &[]);
+    let arguments = [&["test", "--locked", "--no-fail-fast"], SELECTION.as_slice()].concat();
+    let targets = cargo.run(&arguments, python.as_slice());
     let documents = match targets {
         Ok(()) => cargo.run(&["test", "--locked", "--release", "--workspace", "--doc"], &[]),
         Err(_) => Ok(()),

@@ -13,6 +13,7 @@ mod hub;
 mod losses;
 mod outbox_format;
 mod outbox_tool;
+mod readers;
 mod real_clients;
 mod secured_uplink;
 mod shutdown;
