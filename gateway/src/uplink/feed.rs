@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use penstock_proto::{Identity, Lane, Seq, Stream};
 
-use super::caution::Allowed;
+use super::caution::{Allowed, Refusal};
 use super::config::{CatchUp, Format};
 use super::failure::{Disposition, Failure};
 use super::lane::Waited;
@@ -22,6 +22,7 @@ use super::service::{LANES, Worker};
 use super::topics::Readiness;
 use super::tracker::{Admit, ChainId, Target};
 use super::window::Flight;
+use crate::dead_letter;
 use crate::outbox::{Encoded, Record, Segment};
 use crate::supervise::clock;
 
@@ -255,11 +256,12 @@ impl Worker {
         let key = (place, chain);
         let mut group = u32::MAX;
         if !self.caution.is_empty() {
-            let in_flight = self.lanes[place].tracker.in_flight(chain);
             if self.caution.condemned(key, seq).is_some() {
-                return if in_flight == 0 { self.bury(at, key, seq, record) } else { Offer::Wait };
+                let alone = self.lanes[place].tracker.in_flight(chain) == 0;
+                return if alone { self.bury(at, key, seq, record) } else { Offer::Wait };
             }
-            group = match self.caution.allowed(key, seq, in_flight) {
+            let in_flight = self.lanes.iter().map(|lane| lane.tracker.in_flight_to(target)).sum();
+            group = match self.caution.allowed(target, in_flight) {
                 Allowed::All => u32::MAX,
                 Allowed::Group(count) => count,
                 Allowed::Nothing => return Offer::Wait,
@@ -275,7 +277,7 @@ impl Worker {
             Format::Packed(_) => self.offer_packed(at, key, (seq, record), group, producer),
         };
         if matches!(offer, Offer::Sent(_)) && !self.caution.is_empty() {
-            self.caution.went(key);
+            self.caution.went(target);
         }
         offer
     }
@@ -348,7 +350,8 @@ impl Worker {
             Refused::Fatal(failure) => Offer::Fatal(failure),
             Refused::Failure(failure) if failure.disposition == Disposition::Record => {
                 Metrics::error(Disposition::Record);
-                self.caution.refused(key, count, last, &failure.reason);
+                let (target, reason) = (key.1.target, failure.reason);
+                self.caution.refused(&Refusal { target, chains: vec![(key, count, last)], reason });
                 Offer::Wait
             }
             Refused::Failure(failure) => {
@@ -495,9 +498,26 @@ impl Worker {
             self.topics.fail(topic, &Failure { disposition: Disposition::Hold, reason }, at.now);
             return Offer::Wait;
         }
-        let _ = (record, Encoded::default());
         let reason = self.caution.condemned(key, seq).unwrap_or_default().to_owned();
-        self.topics.fail(topic, &Failure { disposition: Disposition::Hold, reason }, at.now);
+        let origin = dead_letter::Origin {
+            gateway: &self.gateway,
+            log: at.segment.log(),
+            epoch: at.segment.epoch(),
+            lane: at.segment.lane(),
+            seq,
+            target: &format!("{}/{}", self.routes.name(topic), chain.target.partition),
+            reason: &reason,
+            dead_ms: clock::unix_ms(),
+        };
+        let mut outputs = Encoded::default();
+        dead_letter::bury(record, &origin, &mut outputs);
+        if self.lanes[place].commit_durably(&outputs, Some((chain, seq))) {
+            tracing::warn!(
+                device_id = record.device, lane = %at.segment.lane(), seq = seq.0, reason,
+                "an entry that the service does not take goes to the dead letters"
+            );
+            self.caution.buried(key, seq);
+        }
         Offer::Wait
     }
 }

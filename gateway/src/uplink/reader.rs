@@ -169,7 +169,6 @@ const WAITS: [Duration; 4] =
 /// # Errors
 ///
 /// [`ReadError::SetUp`] or [`ReadError::Ends`].
-#[cfg_attr(not(test), expect(dead_code, reason = "the sessions ask for it next"))]
 pub(crate) fn ends(
     connection: &Connection,
     topic: &str,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::caution::Refusal;
 use super::failure::{Disposition, Failure};
 use super::feed::Fed;
 use super::lane::LaneFeed;
@@ -54,8 +55,8 @@ pub(super) enum End {
 #[derive(Default)]
 struct Failed {
     worst: Option<(TopicId, Failure)>,
-    /// Per chain what was refused for itself: entries, the last one, the reason.
-    records: Vec<(Key, u32, Seq, String)>,
+    /// What was refused for itself, per partition.
+    records: Vec<Refusal>,
 }
 
 impl Session {
@@ -77,17 +78,27 @@ impl Failed {
     fn add(&mut self, key: Key, count: u32, last: Seq, failure: Failure) {
         Metrics::error(failure.disposition);
         if failure.disposition == Disposition::Record {
-            match self.records.iter_mut().find(|(known, ..)| *known == key) {
-                Some((_, sum, newest, _)) => {
-                    *sum = sum.saturating_add(count);
-                    *newest = (*newest).max(last);
-                }
-                None => self.records.push((key, count, last, failure.reason.clone())),
-            }
+            self.add_record(key, count, last, &failure.reason);
         }
         let known = self.worst.as_ref().map(|(_, failure)| failure.disposition);
         if known.is_none_or(|known| failure.disposition > known) {
             self.worst = Some((key.1.target.topic, failure));
+        }
+    }
+
+    fn add_record(&mut self, key: Key, count: u32, last: Seq, reason: &str) {
+        let target = key.1.target;
+        let place = self.records.iter().position(|refusal| refusal.target == target).unwrap_or_else(|| {
+            self.records.push(Refusal { target, chains: Vec::new(), reason: reason.to_owned() });
+            self.records.len() - 1
+        });
+        let chains = &mut self.records[place].chains;
+        match chains.iter_mut().find(|(known, ..)| *known == key) {
+            Some((_, sum, newest)) => {
+                *sum = sum.saturating_add(count);
+                *newest = (*newest).max(last);
+            }
+            None => chains.push((key, count, last)),
         }
     }
 }
@@ -138,6 +149,9 @@ impl Worker {
                     let known = lane.tracker.acked(flight.chain, flight.last, offset);
                     assert!(known != Ack::Unknown, "what holds a slot is known to its tracker");
                     lane.touch();
+                    if !self.caution.is_empty() {
+                        self.caution.confirmed((flight.place, flight.chain), flight.last);
+                    }
                     self.topics.confirmed(flight.chain.target.topic);
                     newest_ms = flight.received_ms;
                     acked += u64::from(flight.count);
@@ -163,9 +177,7 @@ impl Worker {
             session.heard = now;
             session.quiet = 0;
         }
-        for (key, count, last, reason) in failed.records {
-            self.caution.refused(key, count, last, &reason);
-        }
+        failed.records.iter().for_each(|refusal| self.caution.refused(refusal));
         let (topic, failure) = failed.worst?;
         match failure.disposition {
             Disposition::Hold => self.topics.fail(topic, &failure, now),

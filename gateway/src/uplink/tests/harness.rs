@@ -45,9 +45,9 @@ pub(super) struct Running {
     pub(super) uplink: Handle,
 }
 
-/// Records read back: per topic, partition and lane, in order.
+/// Records read back: per topic, partition, lane and stream, in order.
 pub(super) struct Found {
-    chains: BTreeMap<(String, u32, Lane), Vec<Stored>>,
+    chains: BTreeMap<(String, u32, Lane, char), Vec<Stored>>,
     /// The lane of each record in the order read, which is the order stored where there is one partition.
     pub(super) lanes: Vec<Lane>,
 }
@@ -92,7 +92,7 @@ impl Cloud {
             assert_eq!(stored.headers, 1);
             let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
             let part = &parts[stored.part];
-            let chain = (part.topic.clone(), part.partition, identity.lane);
+            let chain = (part.topic.clone(), part.partition, identity.lane, identity.stream.letter());
             assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
             lanes.push(identity.lane);
             chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
@@ -131,6 +131,19 @@ impl Running {
         self.submit(lane, &encoded);
     }
 
+    /// The same with entries of a stream of their own.
+    pub(super) fn append_stream(&self, stream: &str, count: u64, round: u64) {
+        let mut encoded = Encoded::default();
+        for number in 0..count {
+            let device = format!("device-{}", number % DEVICES);
+            let payload = format!("{stream}/{device}/{}", round * 1_000_000 + number + 1);
+            let entry = entry(Lane::Telemetry, &device, payload.as_bytes());
+            let properties = Properties { stream: Some(stream), ..Properties::default() };
+            encoded.push(&Entry { properties, ..entry });
+        }
+        self.submit(Lane::Telemetry, &encoded);
+    }
+
     pub(super) fn append_payload(&self, lane: Lane, payload: &[u8]) {
         let mut encoded = Encoded::default();
         encoded.push(&entry(lane, "device-0", payload));
@@ -149,10 +162,16 @@ impl Running {
         until("the entries are durable", || done.durable() >= ticket);
     }
 
+    /// The outbox's own view.
+    pub(super) fn outbox(&self) -> outbox::Status {
+        self.outbox.status()
+    }
+
     /// Waits until the uplink confirmed everything committed, and the outbox knows.
     pub(super) fn wait_confirmed(&self) {
         until("everything is confirmed", || {
-            self.outbox.status().lanes.iter().all(|lane| lane.low == lane.next)
+            let lanes = self.outbox.status().lanes;
+            lanes.iter().filter(|lane| lane.lane != Lane::Dead).all(|lane| lane.low == lane.next)
         });
     }
 
@@ -175,6 +194,11 @@ impl Found {
         ids.collect::<BTreeSet<_>>().len()
     }
 
+    /// Entries of a stream.
+    pub(super) fn of_stream(&self, letter: char) -> usize {
+        self.chains.iter().filter(|((.., stream), _)| *stream == letter).map(|(_, records)| records.len()).sum()
+    }
+
     pub(super) fn duplicates(&self) -> usize {
         self.chains.values().map(Vec::len).sum::<usize>() - self.entries()
     }
@@ -195,10 +219,18 @@ impl Found {
         }
     }
 
-    /// First occurrences of each device's payloads are in the order published.
+    /// First occurrences of each device's payloads are in the order published, in each stream.
     pub(super) fn check_devices(&self) {
-        let mut last: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for records in self.chains.values() {
+        self.check_devices_of(&["alerts", "status", "telemetry", "bulk"]);
+    }
+
+    /// The same for entries of these lanes; others hold what the gateway itself has to say.
+    pub(super) fn check_devices_of(&self, lanes: &[&str]) {
+        let mut last: BTreeMap<(String, String, char), u64> = BTreeMap::new();
+        for ((_, _, lane, stream), records) in &self.chains {
+            if !lanes.contains(&lane.name()) {
+                continue;
+            }
             let mut seen = BTreeSet::new();
             for (identity, payload) in records {
                 if !seen.insert(identity.seq) {
@@ -207,7 +239,7 @@ impl Found {
                 let text = std::str::from_utf8(payload).unwrap();
                 let [lane, device, number] = text.split('/').collect::<Vec<_>>().try_into().unwrap();
                 let number: u64 = number.parse().unwrap();
-                let last = last.entry((lane.to_owned(), device.to_owned())).or_default();
+                let last = last.entry((lane.to_owned(), device.to_owned(), *stream)).or_default();
                 assert!(*last < number, "{text} after {last}");
                 *last = number;
             }

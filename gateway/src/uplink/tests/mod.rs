@@ -13,7 +13,8 @@ use penstock_proto::Lane;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use self::harness::{Cloud, Site, until};
-use super::{Config, Route};
+use super::{CatchUp, Config, Route};
+use crate::supervise::clock;
 
 const TOPIC: &str = "telemetry";
 
@@ -244,24 +245,139 @@ fn a_client_that_hears_nothing_is_built_anew() {
 }
 
 #[test]
-fn a_record_too_large_for_the_service_holds_its_topic_and_skips_nothing() {
+fn a_record_too_large_for_the_service_goes_to_the_dead_letters_and_everything_else_flows() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 100, 0);
+    running.append_payload(Lane::Telemetry, &vec![b'x'; 1_100_000]);
+    running.append(Lane::Telemetry, 100, 1);
+    running.wait_confirmed();
+    let dead = running.outbox().lanes[Lane::Dead.index()];
+    assert_eq!((dead.next.0, running.uplink.status().rebuilds), (2, 0));
+    assert!(dead.backlog_bytes > 1_100_000);
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_devices_of(&["telemetry"]);
+    // The event about it and the loss record are in lane status.
+    assert_eq!((found.entries(), found.duplicates()), (202, 0));
+}
+
+#[test]
+fn a_record_that_the_service_refuses_is_found_among_many() {
+    let cloud = Cloud::start(&[(TOPIC, 1)]);
+    let site = Site::new();
+    let running = site.start(&one_request(&cloud));
+    running.append(Lane::Telemetry, 16, 0);
+    running.wait_confirmed();
+    // The mock refuses requests, not records: it goes on until a request holds one entry, the first.
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cloud.mock.request_errors(RDKafkaApiKey::Produce, &[refusal; 5]);
+    running.append(Lane::Telemetry, 16, 1);
+    running.wait_confirmed();
+    assert_eq!(running.outbox().lanes[Lane::Dead.index()].next.0, 2, "16, 8, 4, 2 and 1 were refused");
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_devices_of(&["telemetry"]);
+    assert_eq!((found.entries(), found.duplicates()), (31 + 2, 0));
+}
+
+#[test]
+fn a_full_dead_letter_lane_holds_the_topic_and_drops_nothing() {
     let cloud = Cloud::start(&[(TOPIC, 1), ("alerts", 1)]);
     let site = Site::new();
     let mut config = cloud.config(TOPIC);
     config.routes = alerts_elsewhere();
     config.drain_timeout = Duration::ZERO;
+    config.dead_letter_bytes_max = 0;
     let running = site.start(&config);
     running.append(Lane::Telemetry, 10, 0);
     running.append_payload(Lane::Telemetry, &vec![b'x'; 1_100_000]);
     running.append(Lane::Telemetry, 10, 1);
     running.append(Lane::Alerts, 5, 0);
-    until("what may go is confirmed", || running.uplink.status().acked == 15);
     until("the topic is held", || !running.uplink.status().held.is_empty());
+    until("what may go is confirmed", || running.uplink.status().acked == 15);
     let status = running.uplink.status();
-    assert_eq!(status.held[0].reason, "MessageSizeTooLarge");
+    assert!(status.held[0].reason.contains("lane dead is full"), "{status:?}");
     assert_eq!(status.low.iter().find(|(lane, _)| *lane == Lane::Telemetry).unwrap().1.0, 11);
-    assert_eq!(status.rebuilds, 0);
     running.stop();
+}
+
+#[test]
+fn a_held_topic_does_not_stop_others_of_its_lane_and_gets_everything_in_order_later() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    let route = Route { stream: Some("vibration".into()), topic: "vibration".to_owned(), ..Route::default() };
+    config.routes = vec![route];
+    let running = site.start(&config);
+    for round in 0..5 {
+        running.append_stream("vibration", 30, round);
+        running.append(Lane::Telemetry, 50, round);
+    }
+    until("the others are confirmed", || running.uplink.status().acked == 250);
+    assert_eq!(running.uplink.status().held[0].topic, "vibration");
+    assert_eq!(running.outbox().lanes[Lane::Telemetry.index()].low.0, 1, "nothing of it is lost sight of");
+    cloud.mock.create_topic("vibration", 3, 1).unwrap();
+    running.append_stream("vibration", 30, 5);
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC, "vibration"]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!((found.entries(), found.duplicates()), (250 + 180, 0));
+}
+
+#[test]
+fn a_stop_while_a_topic_is_held_loses_nothing_and_repeats_nothing() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.drain_timeout = Duration::ZERO;
+    let route = Route { stream: Some("vibration".into()), topic: "vibration".to_owned(), ..Route::default() };
+    config.routes = vec![route];
+    let running = site.start(&config);
+    running.append_stream("vibration", 30, 0);
+    running.append(Lane::Telemetry, 50, 0);
+    until("the others are confirmed", || running.uplink.status().acked == 50);
+    running.stop();
+    cloud.mock.create_topic("vibration", 3, 1).unwrap();
+    let running = site.start(&config);
+    running.append(Lane::Telemetry, 50, 1);
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC, "vibration"]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!((found.entries(), found.duplicates()), (130, 0));
+}
+
+#[test]
+fn what_waited_goes_as_backlog_beside_what_is_new() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    cloud.mock.broker_down(1).unwrap();
+    let site = Site::new();
+    let mut config = cloud.config(TOPIC);
+    config.catch_up = CatchUp::LiveFirst { share: 50 };
+    config.live_first_after = Duration::from_secs(1);
+    let running = site.start(&config);
+    let began = clock::now();
+    for round in 0..10 {
+        running.append(Lane::Telemetry, 500, round);
+    }
+    until("they have waited", || clock::now() > began + Duration::from_millis(1500));
+    cloud.mock.broker_up(1).unwrap();
+    until("the first are sent", || running.uplink.status().acked > 0);
+    for round in 10..15 {
+        running.append(Lane::Telemetry, 100, round);
+    }
+    running.wait_confirmed();
+    running.stop();
+    let found = cloud.read(&[TOPIC]);
+    found.check_chains();
+    found.check_devices();
+    assert_eq!((found.entries(), found.duplicates()), (5500, 0));
+    assert!(found.of_stream('b') >= 4000 && found.of_stream('l') >= 500, "{}", found.of_stream('b'));
 }
 
 #[test]

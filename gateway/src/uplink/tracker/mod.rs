@@ -284,9 +284,15 @@ impl Tracker {
         topic.map_or(Ack::Unknown, |topic| topic.acked(chain.target.partition, chain.stream, seq, offset))
     }
 
-    /// How many entries of a chain are on their way, as records.
+    /// How many records of a chain are on their way.
     pub(crate) fn in_flight(&self, chain: ChainId) -> usize {
         self.topics[usize::from(chain.target.topic.0)].in_flight(chain.target.partition, chain.stream)
+    }
+
+    /// How many records to a partition are on their way.
+    pub(crate) fn in_flight_to(&self, target: Target) -> usize {
+        let topic = &self.topics[usize::from(target.topic.0)];
+        STREAMS.map(|stream| topic.in_flight(target.partition, stream)).iter().sum()
     }
 
     /// Counts an entry as dealt with that its chain will never hold. Nothing of the chain is in flight.

@@ -354,6 +354,14 @@ impl World {
         self.saved = (low, stored);
     }
 
+    fn feed_some(&mut self, stream: Stream, count: u8) {
+        for _ in 0..count {
+            if !self.feed(stream) {
+                return;
+            }
+        }
+    }
+
     fn feed(&mut self, stream: Stream) -> bool {
         let Some(position) = self.tracker.position(stream) else { return false };
         let Some((seq, _)) = self.tracker.run(stream, position) else { return false };
@@ -436,8 +444,8 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Feed(count) => (0..count).for_each(|_| drop(self.feed(Stream::Live))),
-            Step::FeedBacklog(count) => (0..count).for_each(|_| drop(self.feed(Stream::Backlog))),
+            Step::Feed(count) => self.feed_some(Stream::Live, count),
+            Step::FeedBacklog(count) => self.feed_some(Stream::Backlog, count),
             Step::Append(pick) => drop(self.append(pick)),
             Step::Hear(pick) => drop(self.hear(pick)),
             Step::Save => self.save(),
@@ -477,8 +485,8 @@ impl World {
         }
         let mut rounds = 0;
         while self.tracker.low() <= self.head() {
-            self.feed(Stream::Live);
-            self.feed(Stream::Backlog);
+            self.feed_some(Stream::Live, 1);
+            self.feed_some(Stream::Backlog, 1);
             self.append(0);
             self.hear(0);
             rounds += 1;
