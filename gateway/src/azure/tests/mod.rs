@@ -25,7 +25,7 @@ struct Cloud {
 
 impl Cloud {
     async fn start(life: Duration) -> Self {
-        crate::tls::install_provider();
+        install_provider();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), format!("{SECRET}\n")).unwrap();
         std::fs::write(folder.path().join("assertion"), ASSERTION).unwrap();
@@ -67,6 +67,11 @@ impl Cloud {
         let ordered = tokio::task::spawn_blocking(move || control.post("/v1/faults/tokens", &body)).await;
         ordered.unwrap().unwrap();
     }
+}
+
+/// What `main` does for the whole process.
+fn install_provider() {
+    drop(tokio_rustls::rustls::crypto::ring::default_provider().install_default());
 }
 
 fn audience() -> Audience {
@@ -152,7 +157,7 @@ async fn an_endpoint_that_is_away_or_busy_is_no_refusal() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirects_are_not_followed() {
-    crate::tls::install_provider();
+    install_provider();
     let redirect = axum::Router::new().fallback(|| async {
         (axum::http::StatusCode::FOUND, [("location", "http://127.0.0.1:1/elsewhere")], "")
     });
