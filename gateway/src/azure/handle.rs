@@ -213,6 +213,13 @@ impl TokenHandle {
         self.0.arrived.notify_all();
     }
 
+    /// Puts a token there as if it had been fetched now.
+    #[cfg(test)]
+    pub(crate) fn put(&self, secret: &str, life: Duration) {
+        let now = clock::now();
+        self.store(Token::new(secret.to_owned(), now + life).unwrap(), now);
+    }
+
     pub(super) fn fail(&self, reason: String) {
         let mut state = self.0.state.lock();
         state.failures = state.failures.saturating_add(1);

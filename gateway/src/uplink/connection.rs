@@ -166,6 +166,7 @@ impl SignIn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::azure::Audience;
 
     fn value(connection: &Connection, name: &str) -> Option<String> {
         connection.settings().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
@@ -187,6 +188,43 @@ mod tests {
         assert_eq!(value(&connection, "security.protocol").as_deref(), Some("sasl_ssl"));
         assert_eq!(value(&connection, "ssl.ca.location").as_deref(), Some("probe"));
         assert!(!format!("{connection:?}").contains("c2VjcmV0"), "secrets are not shown");
+    }
+
+    #[test]
+    fn a_client_is_told_a_part_of_the_life_and_asks_again_soon() {
+        let check = |life: u64, told: std::ops::RangeInclusive<i64>| {
+            let tokens = TokenHandle::new(Audience::namespace("a.servicebus.windows.net"));
+            let security = Security::Entra { tokens: tokens.clone(), ca_file: None };
+            let connection = Connection {
+                bootstrap_servers: "a.servicebus.windows.net:9093".into(),
+                security,
+                socket_timeout: Connection::SOCKET_TIMEOUT,
+            };
+            assert_eq!(value(&connection, "sasl.mechanism").as_deref(), Some("OAUTHBEARER"));
+            assert_eq!(value(&connection, "security.protocol").as_deref(), Some("sasl_ssl"));
+            assert_eq!(value(&connection, "sasl.password"), None);
+            let sign_in = connection.sign_in();
+            assert!(sign_in.is_needed() && sign_in.ready().is_err() && sign_in.token().is_err());
+            tokens.put("secret", Duration::from_millis(life));
+            assert!(sign_in.ready().is_ok());
+            let before = i64::try_from(clock::unix_ms()).unwrap();
+            let (token, expires_ms) = sign_in.token().unwrap();
+            assert_eq!(token, "secret");
+            let seen = expires_ms - before;
+            assert!(told.contains(&seen), "of {life} ms {seen} were told");
+        };
+        check(3_600_000, 5_000..=5_900);
+        check(12_000, 2_900..=3_900);
+        check(2_000, 1_000..=1_900);
+        check(600, 1..=700);
+    }
+
+    #[test]
+    fn whoever_signs_in_otherwise_is_always_ready() {
+        let sign_in = SignIn::default();
+        assert!(!sign_in.is_needed());
+        assert_eq!((sign_in.ready(), sign_in.wait(Duration::ZERO)), (Ok(()), Ok(())));
+        sign_in.refused();
     }
 
     #[test]

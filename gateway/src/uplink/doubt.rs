@@ -275,7 +275,11 @@ impl Worker {
                     }
                     Err(error) => {
                         let reason = crate::supervise::chain(&error);
-                        return self.topics.fail(topic, &Failure { disposition: Disposition::Retry, reason }, now);
+                        return self.topics.fail(
+                            topic,
+                            &Failure { disposition: Disposition::Retry, reason },
+                            now,
+                        );
                     }
                 }
             }

@@ -297,8 +297,7 @@ impl Worker {
             Admit::Skip => return Offer::Skipped,
             Admit::Drain => return Offer::Wait,
         };
-        let flight =
-            Flight { place, chain, last: seq, count: 1, received_ms: record.received_ms, bytes };
+        let flight = Flight { place, chain, last: seq, count: 1, received_ms: record.received_ms, bytes };
         if !self.pace.admit(at.now, at.kind, 1, bytes) {
             // Others may be allowed what this one is not.
             self.lanes[place].tracker.retract(chain, seq, prev);
@@ -387,7 +386,11 @@ impl Worker {
                     && let Some(ended) = self.send_pack(key, producer, at.now)
                 {
                     // The entry is in the pack, which goes with the next attempt.
-                    return if let Fed::Fatal(failure) = ended { Offer::Fatal(failure) } else { Offer::Sent(bytes) };
+                    return if let Fed::Fatal(failure) = ended {
+                        Offer::Fatal(failure)
+                    } else {
+                        Offer::Sent(bytes)
+                    };
                 }
                 return Offer::Sent(bytes);
             }
@@ -526,4 +529,3 @@ fn traits<'a>(lane: Lane, record: &Record<'a>) -> Traits<'a> {
     let properties = &record.properties;
     Traits { lane, stream: properties.stream, class: properties.class, tenant: properties.tenant }
 }
-

@@ -81,7 +81,12 @@ impl LaneFeed {
     /// # Errors
     ///
     /// When the outbox has no such consumer or it is in use.
-    pub(crate) fn open(outbox: &Handle, lane: Lane, routes: &Routes, share: u8) -> Result<Self, crate::outbox::Error> {
+    pub(crate) fn open(
+        outbox: &Handle,
+        lane: Lane,
+        routes: &Routes,
+        share: u8,
+    ) -> Result<Self, crate::outbox::Error> {
         let consumer = outbox.consumer(Self::CONSUMER, lane)?;
         let (low, stored) = consumer.progress();
         let state = State::decode(stored).unwrap_or_else(|error| {

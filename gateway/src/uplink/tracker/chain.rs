@@ -320,7 +320,8 @@ impl Topic {
         let pending = self.chains().flat_map(|chain| &chain.pending);
         let open = pending.filter(|pending| pending.first < below && pending.acked_at.is_none());
         let passed = self.passed.iter().flatten().filter(|(first, _)| *first < below);
-        open.map(|pending| u64::from(pending.count)).sum::<u64>() + passed.map(|(_, count)| count).sum::<u64>()
+        open.map(|pending| u64::from(pending.count)).sum::<u64>()
+            + passed.map(|(_, count)| count).sum::<u64>()
     }
 
     pub(super) fn restart(&mut self) {

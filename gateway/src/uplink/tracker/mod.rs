@@ -383,7 +383,8 @@ impl Tracker {
     /// The state must be durable before anything is sent that it changes.
     pub(crate) fn split(&mut self, end: Seq) -> bool {
         let from = self.next[0];
-        let sent_above = self.sent_live >= from || self.topics.iter().any(|topic| topic.highest_live() >= from);
+        let sent_above =
+            self.sent_live >= from || self.topics.iter().any(|topic| topic.highest_live() >= from);
         if from >= end || sent_above || !self.spans.push(from, end) {
             return false;
         }
