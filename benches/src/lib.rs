@@ -17,6 +17,7 @@
 //! end_to_end the same load with the uplink on
 //! uplink     a full outbox on its way to the cloud
 //! drain      the same while devices publish
+//! memory     what an outage adds to it
 //! threads    processor time by thread
 //! report     medians, bars, Markdown and JSON
 //! outbox     the outbox alone, beside a plain append log
@@ -30,6 +31,7 @@ pub mod idle;
 pub mod ingest;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod outbox;
 pub mod packets;
 pub mod probe;

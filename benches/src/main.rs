@@ -10,7 +10,7 @@ use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
 use penstock_benches::outbox::job::{self, Job};
 use penstock_benches::uplink::way::{Format, Security, Way};
-use penstock_benches::{drain, end_to_end, outbox, servers, uplink};
+use penstock_benches::{drain, end_to_end, memory, outbox, servers, uplink};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -41,6 +41,8 @@ enum Benchmark {
     Uplink(UplinkOptions),
     /// A backlog on its way to the cloud stand-in while devices publish, held against the bars
     Drain(DrainOptions),
+    /// What an outage of the cloud adds to the gateway's memory, held against a bar
+    Memory(MemoryOptions),
     /// The outbox beside a plain append log, and its figures under load, held against what is demanded
     Outbox(OutboxOptions),
     /// One measurement of `outbox`, in a process of its own
@@ -107,6 +109,15 @@ struct UplinkOptions {
     /// Messages in the outbox
     #[arg(long, default_value_t = 2_000_000)]
     messages: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct MemoryOptions {
+    #[command(flatten)]
+    ways: Ways,
+    /// Seconds that the cloud is away
+    #[arg(long, default_value = "60", value_parser = seconds)]
+    outage: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -220,6 +231,13 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
                 reference_messages: options.messages,
             };
             let report = runtime(all_cores())?.block_on(drain::run(&plan, folder.path(), progress))?;
+            publish(&report.markdown()?, &report, ways.report.as_deref())?;
+            Ok(report.pass())
+        }
+        Benchmark::Memory(MemoryOptions { ways, outage }) => {
+            let folder = servers::folder(&ways.folder, "bench-")?;
+            let plan = memory::Plan { ways: ways.list(), rounds: ways.rounds, outage: *outage };
+            let report = runtime(all_cores())?.block_on(memory::run(&plan, folder.path(), progress))?;
             publish(&report.markdown()?, &report, ways.report.as_deref())?;
             Ok(report.pass())
         }

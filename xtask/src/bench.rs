@@ -29,6 +29,8 @@ pub(crate) enum Name {
     Uplink,
     /// The same while devices publish, against the bars
     Drain,
+    /// What an outage of the cloud adds to the gateway's memory, against a bar
+    Memory,
     /// The outbox beside a plain append log, against what is demanded of it
     Outbox,
 }
