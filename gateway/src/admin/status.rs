@@ -63,6 +63,10 @@ struct Uplink {
     acked: u64,
     rebuilds: u64,
     held: Vec<Held>,
+    /// Why nothing is sent for good.
+    fenced: Option<String>,
+    /// Until everything that waits is sent; none while that is not known.
+    drain_seconds: Option<f64>,
     last_error: Option<String>,
 }
 
@@ -163,6 +167,8 @@ impl From<uplink::Status> for Uplink {
             acked: status.acked,
             rebuilds: status.rebuilds,
             held: held.collect(),
+            fenced: status.fenced,
+            drain_seconds: status.drain.map(|left| left.as_secs_f64()),
             last_error: status.last_error,
         }
     }

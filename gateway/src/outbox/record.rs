@@ -378,6 +378,16 @@ impl<'a> Records<'a> {
         Ok(count)
     }
 
+    /// Passes over so many records.
+    pub(super) fn pass(&mut self, count: u64) {
+        for _ in 0..count {
+            if self.input.sized().is_none() {
+                return;
+            }
+            self.next = self.next.next();
+        }
+    }
+
     fn step(&mut self) -> Option<Result<Record<'a>, RecordError>> {
         if self.input.is_empty() {
             return None;
@@ -467,6 +477,11 @@ mod tests {
             payload: entry.payload,
         };
         assert_eq!(records, [(Seq(7), expected), (Seq(8), expected)]);
+        for (passed, left) in [(0, 2), (1, 1), (2, 0), (9, 0)] {
+            let mut rest = Records::new(&bytes, Seq(7));
+            rest.pass(passed);
+            assert_eq!(rest.collect::<Vec<_>>(), records[2 - left..], "{passed}");
+        }
     }
 
     #[test]

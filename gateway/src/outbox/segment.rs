@@ -203,6 +203,14 @@ impl Segment {
         Records::new(self.bytes.get(self.body_at..).unwrap_or_default(), self.header.first)
     }
 
+    /// The records from `seq` on; what comes before is passed over without being looked at.
+    #[must_use]
+    pub fn records_from(&self, seq: Seq) -> Records<'_> {
+        let mut records = self.records();
+        records.pass(seq.0.saturating_sub(self.first().0));
+        records
+    }
+
     /// The first position after it.
     pub(super) const fn end(&self) -> Seq {
         self.header.end()

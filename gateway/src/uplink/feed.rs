@@ -177,10 +177,7 @@ impl Worker {
         let Some((_, run_end)) = self.lanes[place].tracker.run(stream, from) else { return Ended::Empty };
         let (mut records, mut skipped, mut bytes) = (0, 0, 0);
         let mut ended = None;
-        for (seq, record) in segment.records() {
-            if seq < from {
-                continue;
-            }
+        for (seq, record) in segment.records_from(from) {
             if seq >= run_end {
                 break;
             }
@@ -304,8 +301,11 @@ impl Worker {
             return Offer::Wait;
         }
         let refused = if let Some(slot) = self.window.enter(flight) {
-            let identity = self.identity(at.segment, chain.stream, seq, prev);
-            self.headers.fill(self.header_mode, &identity, record);
+            self.identity.log = at.segment.log();
+            self.identity.epoch = at.segment.epoch();
+            self.identity.lane = at.segment.lane();
+            (self.identity.seq, self.identity.prev, self.identity.stream) = (seq, prev, chain.stream);
+            self.headers.fill(self.header_mode, &self.identity, record);
             let sent = producer.send(&Outgoing {
                 topic: self.routes.name(chain.target.topic),
                 partition: chain.target.partition,
@@ -327,18 +327,6 @@ impl Worker {
         };
         self.lanes[place].tracker.retract(chain, seq, prev);
         self.refused(refused, key, (1, seq), at.now)
-    }
-
-    pub(super) fn identity(&self, segment: &Segment, stream: Stream, seq: Seq, prev: Seq) -> Identity {
-        Identity {
-            gateway: self.gateway.clone(),
-            log: segment.log(),
-            epoch: segment.epoch(),
-            lane: segment.lane(),
-            seq,
-            prev,
-            stream,
-        }
     }
 
     /// What follows when the client library did not take a record; nothing of it was sent and nothing else

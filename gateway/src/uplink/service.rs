@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 
-use penstock_proto::{GatewayId, Lane};
+use penstock_proto::{GatewayId, Identity, Lane, Seq, Stream};
 
 use super::backoff::Backoff;
 use super::caution::Caution;
@@ -78,7 +78,8 @@ pub(super) struct Worker {
     /// The packs being built, if records are packed.
     pub(super) packer: Option<Packer>,
     pub(super) header_mode: HeaderMode,
-    /// The headers of the record being sent.
+    /// The identity and the headers of the record being sent.
+    pub(super) identity: Identity,
     pub(super) headers: Headers,
     pub(super) catch_up: CatchUp,
     pub(super) live_first_after: Duration,
@@ -155,6 +156,15 @@ impl Worker {
                 gzip: config.gzip,
             },
             drain_timeout: config.drain_timeout,
+            identity: Identity {
+                gateway: gateway.clone(),
+                log: outbox.log(),
+                epoch: outbox.epoch(),
+                lane: Lane::Telemetry,
+                seq: Seq::ZERO,
+                prev: Seq::ZERO,
+                stream: Stream::Live,
+            },
             gateway,
             outbox,
             shutdown,

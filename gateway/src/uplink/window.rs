@@ -4,6 +4,8 @@
 //! client library as the record's opaque value, so a report needs no search and sending needs no
 //! allocation.
 
+use std::collections::VecDeque;
+
 use penstock_proto::Seq;
 
 use super::tracker::ChainId;
@@ -15,7 +17,8 @@ const RECORD_OVERHEAD: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Window {
     slots: Vec<Option<Flight>>,
-    free: Vec<usize>,
+    /// In the order given back, so that neighbours in time are neighbours in memory.
+    free: VecDeque<usize>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -38,8 +41,7 @@ pub(crate) struct Flight {
 
 impl Window {
     pub(crate) fn new(count_max: usize, bytes_max: usize) -> Self {
-        // The lowest slot is handed out first.
-        Self { slots: vec![None; count_max], free: (0..count_max).rev().collect(), bytes: 0, bytes_max }
+        Self { slots: vec![None; count_max], free: (0..count_max).collect(), bytes: 0, bytes_max }
     }
 
     /// Whether a record of this size may be sent now, while `reserved` bytes more are about to be. A single
@@ -52,7 +54,7 @@ impl Window {
 
     /// Takes a slot, or `None` when all are taken.
     pub(crate) fn enter(&mut self, flight: Flight) -> Option<usize> {
-        let slot = self.free.pop()?;
+        let slot = self.free.pop_front()?;
         self.slots[slot] = Some(flight);
         self.bytes += flight.bytes + RECORD_OVERHEAD;
         Some(slot)
@@ -62,7 +64,7 @@ impl Window {
     pub(crate) fn leave(&mut self, slot: usize) -> Option<Flight> {
         let flight = self.slots.get_mut(slot)?.take()?;
         self.bytes -= flight.bytes + RECORD_OVERHEAD;
-        self.free.push(slot);
+        self.free.push_back(slot);
         Some(flight)
     }
 

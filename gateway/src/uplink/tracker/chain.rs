@@ -213,8 +213,13 @@ impl Topic {
     pub(super) fn acked(&mut self, partition: u32, stream: Stream, seq: Seq, offset: i64) -> Ack {
         let Some(target) = self.targets.get_mut(partition as usize) else { return Ack::Unknown };
         let chain = &mut target.chains[index(stream)];
-        let Ok(place) = chain.pending.binary_search_by_key(&seq, |pending| pending.last) else {
-            return Ack::Unknown;
+        // Reports come in order, so it is the first one but for what no broker should do.
+        let place = match chain.pending.front() {
+            Some(first) if first.last == seq => 0,
+            _ => match chain.pending.binary_search_by_key(&seq, |pending| pending.last) {
+                Ok(place) => place,
+                Err(_) => return Ack::Unknown,
+            },
         };
         chain.pending[place].acked_at = Some(offset);
         if place > 0 {
