@@ -13,6 +13,8 @@ mod header;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use body::{BODY_BYTES_MAX, UnpackError, inflate, unpack};
 pub use entry::{Entry, EntryError, Payload};

@@ -9,6 +9,8 @@ mod protobuf;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 use penstock_proto::Seq;
 use penstock_proto::packed::Header;
