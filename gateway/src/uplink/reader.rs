@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use penstock_proto::PACK_HEADER;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -48,6 +49,9 @@ pub(crate) struct Stored<'a> {
     /// Values of the headers with the name asked for: the first, and how many there are.
     pub(crate) header: Option<&'a [u8]>,
     pub(crate) headers: usize,
+    /// The same of the header `penstock-pack`.
+    pub(crate) pack: Option<&'a [u8]>,
+    pub(crate) packs: usize,
 }
 
 /// Why reading ended early.
@@ -520,10 +524,14 @@ fn place(parts: &[Part], last: usize, message: &BorrowedMessage<'_>) -> Option<u
 
 fn stored<'a>(part: usize, message: &'a BorrowedMessage<'_>, header: &str) -> Stored<'a> {
     let (mut first, mut count) = (None, 0);
+    let (mut pack, mut packs) = (None, 0);
     for found in message.headers().iter().flat_map(|headers| headers.iter()) {
         if found.key == header {
             count += 1;
             first = first.or(found.value);
+        } else if found.key == PACK_HEADER {
+            packs += 1;
+            pack = pack.or(found.value);
         }
     }
     let timestamp_ms = match message.timestamp() {
@@ -537,6 +545,8 @@ fn stored<'a>(part: usize, message: &'a BorrowedMessage<'_>, header: &str) -> St
         timestamp_ms,
         header: first,
         headers: count,
+        pack,
+        packs,
     }
 }
 

@@ -3,7 +3,8 @@
 //! A record claims that `prev` went to the same partition before it and nothing in between. So a record
 //! covers the whole range above `prev` up to its own seq, whether or not other partitions hold seqs of that
 //! range, and an intact chain is one covered range, however long it is. What remains open between ranges is
-//! a gap: at least its last seq was sent there and is missing. Memory is one range per open gap.
+//! a gap: at least its last seq was sent there and is missing. Memory is one range per open gap. Of a packed record
+//! each entry is a link of its own.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,7 @@ pub(crate) struct Chain {
 /// The counts of a chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Records read.
+    /// Records read, the entries of packs each for itself.
     pub records: u64,
     /// Lowest seq seen.
     pub first: u64,

@@ -8,6 +8,7 @@
 mod chain;
 mod judge;
 mod report;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,9 @@ use tokio::runtime::Runtime;
 use crate::azure::{self, ConnectionString, ConnectionStringError, TokenSource};
 use crate::config::{ConfigError, Settings};
 use crate::supervise::Supervisor;
-use crate::uplink::reader::{ReadError, Reader, Stored};
+use crate::uplink::reader::{ReadError, Reader};
 use crate::uplink::{Connection, Security};
-use judge::{Header, Judge, PartitionRead};
+use judge::{Found, Header, Judge, PartitionRead};
 
 pub use chain::Summary;
 pub use report::{ChainReport, LaneReport, PartitionReport, Report, Totals};
@@ -148,15 +149,20 @@ pub fn verify(connection: &Connection, topics: &[&str]) -> Result<Report, Error>
     };
     let mut judge = Judge::new(parts.iter().map(read).collect());
     reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
-        judge.push(stored.part, header(stored), stored.payload)
+        let found = Found {
+            header: header(stored.headers, stored.header),
+            pack: header(stored.packs, stored.pack),
+            payload: stored.payload,
+        };
+        judge.push(stored.part, &found)
     })?;
     Ok(judge.report())
 }
 
-fn header<'a>(stored: &Stored<'a>) -> Header<'a> {
-    match stored.headers {
+fn header(count: usize, first: Option<&[u8]>) -> Header<'_> {
+    match count {
         0 => Header::Absent,
-        1 => Header::One(stored.header.unwrap_or_default()),
+        1 => Header::One(first.unwrap_or_default()),
         _ => Header::Several,
     }
 }

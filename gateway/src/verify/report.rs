@@ -28,20 +28,28 @@ pub struct Report {
 pub struct Totals {
     /// Records read.
     pub records: u64,
+    /// Entries in them: one each, and those of packs.
+    pub entries: u64,
+    /// Records that are packs.
+    pub packs: u64,
     /// Gaps that no named loss explains. Breaks the promise.
     pub gaps: u64,
     /// Gaps whose missing record lies in a named loss.
     pub explained_gaps: u64,
     /// Entries that loss records name.
     pub lost_by_name: u64,
-    /// Records seen before. Allowed: they carry the identity of the first one.
+    /// Entries seen before in their chain. Allowed: they carry the identity of the first one.
     pub duplicates: u64,
-    /// First occurrences after a later record of their chain. Breaks the promise.
+    /// Entries that another chain carries as well: sent again in the other stream or to another partition. Allowed.
+    pub moved: u64,
+    /// First occurrences after a later entry of their chain. Breaks the promise.
     pub reordered: u64,
     /// Records that no gateway sent.
     pub without_header: u64,
     /// Records with a `penstock` header that cannot be read.
     pub bad_header: u64,
+    /// Packs that are not what their headers say. Breaks the promise: what was in them cannot be read.
+    pub bad_pack: u64,
     /// Old gaps joined for lack of memory; above 0 the number of gaps is a lower bound.
     pub joined_gaps: u64,
 }
@@ -61,6 +69,8 @@ pub struct LaneReport {
     pub last: u64,
     /// Entries that loss records name.
     pub lost_by_name: u64,
+    /// Entries that more than one chain carries, once for each further one.
+    pub moved: u64,
     /// Seqs up to `last` neither found nor named: routed to topics that were not read, or never sent. No
     /// verdict by itself, since no chain of the partitions read claims them.
     pub missing: u64,
@@ -103,10 +113,16 @@ pub struct PartitionReport {
     pub high: i64,
     /// Records read.
     pub records: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Records that are packs.
+    pub packs: u64,
     /// Records that no gateway sent.
     pub without_header: u64,
     /// Records with a `penstock` header that cannot be read.
     pub bad_header: u64,
+    /// Packs that are not what their headers say.
+    pub bad_pack: u64,
 }
 
 // === impl LaneReport ===
@@ -120,6 +136,7 @@ impl LaneReport {
             entries: 0,
             last: 0,
             lost_by_name: 0,
+            moved: 0,
             missing: 0,
             lowest: u64::MAX,
             trimmed: false,
@@ -133,9 +150,15 @@ impl LaneReport {
         self.trimmed |= trimmed;
     }
 
-    pub(super) fn finish(mut self, lost_by_name: u64) -> Self {
+    /// `distinct` is how many different entries there are, if that is known; `entries` then counted each once per
+    /// chain.
+    pub(super) fn finish(mut self, distinct: Option<u64>, lost_by_name: u64) -> Self {
         let first = if self.trimmed { self.lowest } else { 1 };
         let expected = (self.last + 1).saturating_sub(first);
+        if let Some(distinct) = distinct {
+            self.moved = self.entries.saturating_sub(distinct);
+            self.entries = distinct;
+        }
         self.lost_by_name = lost_by_name;
         self.missing = expected.saturating_sub(self.entries).saturating_sub(lost_by_name);
         self
@@ -146,7 +169,8 @@ impl LaneReport {
 
 impl Report {
     pub(super) fn finish(mut self) -> Self {
-        self.kept = self.totals.gaps == 0 && self.totals.reordered == 0;
+        let Totals { gaps, reordered, bad_pack, .. } = self.totals;
+        self.kept = gaps == 0 && reordered == 0 && bad_pack == 0;
         self
     }
 
@@ -176,14 +200,33 @@ impl fmt::Display for Report {
             write!(f, "  {gateway}/{log} {lane}: {entries} entries up to seq {last}, ")?;
             writeln!(f, "{lost_by_name} lost by name, {missing} in none of these topics")?;
         }
-        let strange = self.partitions.iter().filter(|read| read.without_header + read.bad_header > 0);
-        for PartitionReport { topic, partition, without_header, bad_header, .. } in strange {
-            writeln!(
+        let strange = |read: &&PartitionReport| read.without_header + read.bad_header + read.bad_pack > 0;
+        for read in self.partitions.iter().filter(strange) {
+            let PartitionReport { topic, partition, without_header, bad_header, bad_pack, .. } = read;
+            write!(
                 f,
-                "{topic}[{partition}]: {without_header} without header, {bad_header} with a bad one"
+                "{topic}[{partition}]: {without_header} without header, {bad_header} with a bad one, "
             )?;
+            writeln!(f, "{bad_pack} bad packs")?;
         }
-        let Totals { records, gaps, explained_gaps, duplicates, reordered, joined_gaps, .. } = self.totals;
+        let Totals {
+            records,
+            entries,
+            packs,
+            moved,
+            gaps,
+            explained_gaps,
+            duplicates,
+            reordered,
+            joined_gaps,
+            ..
+        } = self.totals;
+        if packs > 0 {
+            writeln!(f, "packed: {packs} of the records; {entries} entries in all")?;
+        }
+        if moved > 0 {
+            writeln!(f, "sent again in another stream or partition: {moved} entries")?;
+        }
         write!(f, "total: {records} records, {gaps} gaps, {explained_gaps} explained, ")?;
         writeln!(f, "{duplicates} duplicates, {reordered} reordered")?;
         if joined_gaps > 0 {

@@ -1,5 +1,7 @@
 //! The command against a cluster whose records are written by hand.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
@@ -7,6 +9,8 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+use penstock_proto::PACK_HEADER;
 
 use super::*;
 
@@ -41,13 +45,36 @@ impl Hub {
     }
 
     fn store_as(&self, topic: &str, partition: i32, header: Option<&str>, payload: &str) {
+        let headers: Vec<_> = header.into_iter().map(|value| (IDENTITY_HEADER, value)).collect();
+        self.store_with(topic, partition, &headers, payload.as_bytes());
+    }
+
+    fn store_with(&self, topic: &str, partition: i32, headers: &[(&str, &str)], payload: &[u8]) {
         let mut record = BaseRecord::to(topic).partition(partition).key("device").payload(payload);
-        if let Some(value) = header {
-            let header = Header { key: IDENTITY_HEADER, value: Some(value) };
-            record = record.headers(OwnedHeaders::new().insert(header));
+        let mut owned = OwnedHeaders::new();
+        for (key, value) in headers {
+            owned = owned.insert(Header { key, value: Some(*value) });
+        }
+        if !headers.is_empty() {
+            record = record.headers(owned);
         }
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
         self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Stores the sound or the bad ones of the test vectors, and returns how many there are.
+    fn store_vectors(&self, partition: i32, bad: bool) -> u64 {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/formats/vectors/packed-v1");
+        let index = fs::read(folder.join("index.json")).unwrap();
+        let index: Vec<serde_json::Value> = serde_json::from_slice(&index).unwrap();
+        let mut count = 0;
+        for vector in index.iter().filter(|vector| vector.get("error").is_some() == bad) {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let headers = [(IDENTITY_HEADER, text("penstock")), (PACK_HEADER, text("penstock_pack"))];
+            self.store_with("telemetry", partition, &headers, &fs::read(folder.join(text("file"))).unwrap());
+            count += 1;
+        }
+        count
     }
 
     /// Runs the command and returns whether the promise was kept and what was printed.
@@ -71,6 +98,41 @@ fn a_clean_hub_is_proven_clean() {
     assert!(text.contains("total: 5 records, 0 gaps, 0 explained, 0 duplicates, 0 reordered"), "{text}");
     assert!(text.contains("telemetry[1]/l: 2 records, seq 2 to 5"), "{text}");
     assert!(text.ends_with("every promise was kept\n"), "{text}");
+}
+
+#[test]
+fn packs_of_every_format_are_opened() {
+    let hub = Hub::start();
+    let header = "site-7/00c0ffee12345678/3/2/1038/0/l";
+    hub.store_as("telemetry", 0, Some(header), "{}");
+    let packs = hub.store_vectors(0, false);
+    assert!(packs >= 9);
+    let (kept, text) = hub.run(&["--topic", "telemetry", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // All of them hold the same six entries.
+    for (name, expected) in [
+        ("records", packs + 1),
+        ("packs", packs),
+        ("entries", 6 * packs + 1),
+        ("duplicates", 6 * (packs - 1)),
+    ] {
+        assert_eq!(report["totals"][name], expected, "{name}: {text}");
+    }
+    assert!(kept && report["lanes"][0]["entries"] == 7, "{text}");
+    let (_, text) = hub.run(&["--topic", "telemetry"]);
+    assert!(
+        text.contains(&format!("packed: {packs} of the records; {} entries in all", 6 * packs + 1)),
+        "{text}"
+    );
+}
+
+#[test]
+fn bad_packs_break_the_promise() {
+    let hub = Hub::start();
+    let packs = hub.store_vectors(0, true);
+    let (kept, text) = hub.run(&["--topic", "telemetry"]);
+    let expected = format!("telemetry[0]: 0 without header, 0 with a bad one, {packs} bad packs");
+    assert!(!kept && packs > 0 && text.contains(&expected), "{text}");
 }
 
 #[test]
