@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str;
 use std::time::Duration;
 
-use penstock_proto::{IDENTITY_HEADER, Identity, Reading};
+use penstock_proto::packed::{self, inflate, unpack};
+use penstock_proto::{IDENTITY_HEADER, Identity, PACK_HEADER, Reading};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -106,9 +107,10 @@ impl Source {
     }
 }
 
-/// Feeds the judge with every record of the run; returns how many of earlier runs were passed over.
+/// Feeds the judge with every record of the run, the entries of packed records one by one; returns how many of
+/// earlier runs were passed over.
 ///
-/// A record belongs to an earlier run when its reading was taken before `start_ms`. Ends after `wait`
+/// A record, or an entry of a packed one, belongs to an earlier run when its reading was taken before `start_ms`. Ends after `wait`
 /// without a new record, or when cancelled; the judge then finds what is missing.
 ///
 /// # Errors
@@ -132,7 +134,7 @@ pub fn read(
                     source.topics.iter().position(|topic| topic == message.topic()).unwrap_or_default();
                 let place = Place { topic, partition: message.partition(), offset: message.offset() };
                 positions.insert((topic, place.partition), place.offset + 1);
-                earlier += u64::from(!feed(judge, &message, place, start_ms));
+                earlier += feed(judge, &message, place, start_ms);
             }
             // librdkafka reports broken connections here and mends them itself.
             Some(Err(error)) => tracing::debug!(%error, "read-back poll"),
@@ -199,43 +201,92 @@ fn at_end(source: &Source, consumer: &BaseConsumer, positions: &HashMap<(usize, 
     })
 }
 
-/// Judges a message; false when it belongs to an earlier run.
-fn feed(judge: &mut Judge<'_>, message: &BorrowedMessage<'_>, place: Place, start_ms: u64) -> bool {
-    let reading = message.payload().map(serde_json::from_slice::<Reading>);
-    let reading = match reading {
-        Some(Ok(reading)) if reading.taken_ms < start_ms => return false,
-        Some(Ok(reading)) => reading,
-        Some(Err(error)) => {
+/// Judges a message, or every entry of a packed one; returns how many entries belong to an earlier run.
+fn feed(judge: &mut Judge<'_>, message: &BorrowedMessage<'_>, place: Place, start_ms: u64) -> u64 {
+    let key = message.key().unwrap_or_default();
+    let outcome = header(message, PACK_HEADER).and_then(|pack| match (pack, message.payload()) {
+        (_, None) => Err("no payload".to_owned()),
+        (None, Some(payload)) => {
+            let identity = identity(message);
+            Ok(u64::from(!feed_entry(judge, key, identity.as_ref(), payload, place, start_ms)))
+        }
+        (Some(pack), Some(value)) => feed_pack(judge, pack, &identity(message)?, value, place, start_ms),
+    });
+    outcome.unwrap_or_else(|why| {
+        judge.unreadable(place, &why);
+        0
+    })
+}
+
+/// Judges the entries of a packed record, whose keys are their devices.
+fn feed_pack(
+    judge: &mut Judge<'_>,
+    pack: &str,
+    identity: &Identity,
+    value: &[u8],
+    place: Place,
+    start_ms: u64,
+) -> Result<u64, String> {
+    let pack: packed::Header = pack.parse().map_err(|error| format!("pack {pack:?}: {error}"))?;
+    let bad = |error| format!("pack {pack} of {identity}: {error}");
+    let body = inflate(pack.compression, value).map_err(bad)?;
+    let entries = unpack(&pack, identity, &body).map_err(bad)?;
+    let mut earlier = 0;
+    let mut of_entry = identity.clone();
+    for entry in &entries {
+        of_entry.seq = entry.seq;
+        let (key, payload) = (entry.device.as_bytes(), entry.payload.bytes());
+        earlier += u64::from(!feed_entry(judge, key, Ok(&of_entry), payload, place, start_ms));
+        of_entry.prev = entry.seq;
+    }
+    Ok(earlier)
+}
+
+/// Judges an entry; false when it belongs to an earlier run.
+fn feed_entry(
+    judge: &mut Judge<'_>,
+    key: &[u8],
+    identity: Result<&Identity, &String>,
+    payload: &[u8],
+    place: Place,
+    start_ms: u64,
+) -> bool {
+    let reading = match serde_json::from_slice::<Reading>(payload) {
+        Ok(reading) if reading.taken_ms < start_ms => return false,
+        Ok(reading) => reading,
+        Err(error) => {
             judge.unreadable(place, &format!("not a reading: {error}"));
             return true;
         }
-        None => {
-            judge.unreadable(place, "no payload");
-            return true;
-        }
     };
-    match identity(message) {
+    match identity {
         Ok(identity) => judge.record(Delivered {
             device: &reading.device,
             reading: reading.reading,
-            key: message.key().unwrap_or_default(),
-            identity: &identity,
+            key,
+            identity,
             place,
         }),
-        Err(why) => judge.unreadable(place, &why),
+        Err(why) => judge.unreadable(place, why),
     }
     true
 }
 
 fn identity(message: &BorrowedMessage<'_>) -> Result<Identity, String> {
-    let headers = message.headers().ok_or("no headers")?;
-    let mut found = headers.iter().filter(|header| header.key == IDENTITY_HEADER);
-    let header = found.next().ok_or("no identity header")?;
-    if found.next().is_some() {
-        return Err("two identity headers".to_owned());
-    }
-    let text = str::from_utf8(header.value.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let text = header(message, IDENTITY_HEADER)?.ok_or("no identity header")?;
     text.parse().map_err(|error| format!("identity {text:?}: {error}"))
+}
+
+/// The value of the only header with this name, if there is one.
+fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Result<Option<&'m str>, String> {
+    let headers = message.headers();
+    let mut found =
+        headers.into_iter().flat_map(|headers| headers.iter()).filter(|header| header.key == name);
+    let Some(header) = found.next() else { return Ok(None) };
+    if found.next().is_some() {
+        return Err(format!("two headers {name}"));
+    }
+    str::from_utf8(header.value.unwrap_or_default()).map(Some).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
