@@ -123,12 +123,13 @@ class Entry:
     payload: bytes
     #: The device key; None where the caller of a per-message record did not give the record's key.
     device: Optional[str] = None
-    #: The MQTT topic; None in per-message records unless the gateway sends full headers.
+    #: The MQTT topic; None in per-message records unless the gateway sends headers "full" or "cloudevents".
     topic: Optional[str] = None
     #: When the gateway took it in, Unix milliseconds; None where the caller did not give the record's timestamp.
     received_ms: Optional[int] = None
     #: From packed records, where known: device_time_ms, content_type, tenant, site, class, stream, traceparent,
-    #: tracestate, and user, a list of (name, value). From per-message records: the other headers, as bytes.
+    #: tracestate, and user, a list of (name, value). From per-message records: the other headers as they came; of a
+    #: name that repeats the last one.
     properties: Dict[str, Any] = field(default_factory=dict)
 
     def json(self) -> Any:
@@ -154,7 +155,18 @@ def entries(
         pack.check(identity)
         return _unpacked(pack, identity, _inflate(pack.compression, value))
     device = key if key is None or isinstance(key, str) else _utf8(bytes(key), "key")
-    return [Entry(identity, value, device, None, timestamp_ms, named)]
+    topic = received = None
+    for names in _FULL:
+        topic = topic or named.get(names[0])
+        received = received or named.get(names[1])
+    if received is not None:
+        timestamp_ms = _time_ms(_text(received, "received"))
+    topic = topic if topic is None or isinstance(topic, str) else _utf8(bytes(topic), "topic")
+    return [Entry(identity, value, device, topic, timestamp_ms, named)]
+
+
+#: Where full headers, and those of CloudEvents, say the topic and the time of reception.
+_FULL = (("penstock-topic", "penstock-received"), ("ce_topic", "ce_receivedtime"))
 
 
 def _named(headers: Any) -> Dict[str, Any]:

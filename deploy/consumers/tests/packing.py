@@ -1,6 +1,6 @@
 """Packs entries as docs/formats/packed-v1.md says, written apart from the gateway; and makes the test vectors.
 
-    python3 tests/packing.py > ../../docs/formats/packed-v1-vectors.json
+    python3 tests/packing.py > tests/vectors.json
 """
 
 import base64

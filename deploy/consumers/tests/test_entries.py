@@ -13,7 +13,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..")]
 import packing  # noqa: E402
 from penstock_consumer import BODY_BYTES_MAX, BadRecord, ForeignRecord, Identity, Pack, entries  # noqa: E402
 
-VECTORS = os.path.join(HERE, "..", "..", "..", "docs", "formats", "packed-v1-vectors.json")
+VECTORS = os.path.join(HERE, "vectors.json")
 
 
 def as_vector(entry):
@@ -120,6 +120,16 @@ class Headers(unittest.TestCase):
         found = entries(None, [("penstock", b"g/00000000000000aa/1/2/5/4/l"), ("unit", b"C")])
         self.assertEqual((found[0].payload, found[0].device), (b"", None))
         self.assertEqual(found[0].properties, {"unit": b"C"})
+
+
+    def test_full_headers_and_those_of_cloudevents_name_the_topic_and_the_time(self):
+        identity = ("penstock", b"g/00000000000000aa/1/2/5/4/l")
+        for topic, received in (("penstock-topic", "penstock-received"), ("ce_topic", "ce_receivedtime")):
+            headers = [identity, (topic, b"a/b"), (received, b"2023-11-14T22:13:20.123Z")]
+            found = entries(b"x", headers, b"pump-7", 7)[0]
+            self.assertEqual((found.topic, found.received_ms), ("a/b", 1_700_000_000_123))
+            with self.assertRaises(BadRecord):
+                entries(b"x", [identity, (received, b"yesterday")])
 
 
 class Values(unittest.TestCase):

@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use penstock_proto::{IDENTITY_HEADER, Identity, PACK_HEADER, base64, packed};
+use serde_json::{Value, json};
 use testkit::cloud::Cloud;
 use testkit::gateway::{Config, Gateway};
 
@@ -45,6 +46,44 @@ fn the_helper_passes_its_own_tests() {
     let output = Command::new(python).args(arguments).current_dir(helper()).output().expect("python runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("Ran "), "{said}");
+}
+
+/// The other implementation of the format must read what was made beside it, and refuse what it refuses.
+#[test]
+fn the_vectors_of_the_helper_mean_the_same_here() {
+    let text = std::fs::read_to_string(helper().join("tests/vectors.json")).expect("the vectors");
+    let vectors: Value = serde_json::from_str(&text).expect("JSON");
+    let list = |name: &str| vectors[name].as_array().expect("a list").clone();
+    for vector in list("good") {
+        assert_eq!(unpacked(&vector), Ok(vector["entries"].clone()), "{}", vector["name"]);
+    }
+    for vector in list("bad") {
+        assert!(unpacked(&vector).is_err(), "{}", vector["name"]);
+    }
+}
+
+/// The entries of a vector, in the spelling of the file.
+fn unpacked(vector: &Value) -> Result<Value, String> {
+    let header = |name: &str| vector["headers"][name].as_str().expect("a header");
+    let value = base64::decode(vector["value_base64"].as_str().expect("a value")).expect("Base64");
+    let identity: Identity = header(IDENTITY_HEADER).parse().map_err(|error| format!("{error}"))?;
+    let pack: packed::Header = header(PACK_HEADER).parse().map_err(|error| format!("{error}"))?;
+    let body = packed::inflate(pack.compression, &value).map_err(|error| error.to_string())?;
+    let entries = packed::unpack(&pack, &identity, &body).map_err(|error| error.to_string())?;
+    let mut prev = identity.prev;
+    let mut list = Vec::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let mut payload = Vec::new();
+        base64::push(&mut payload, entry.payload.bytes());
+        list.push(json!({
+            "seq": entry.seq, "prev": prev, "device": entry.device, "topic": entry.topic,
+            "received_ms": entry.received_ms, "payload_base64": String::from_utf8(payload).expect("text"),
+            // Not read on this side.
+            "properties": vector["entries"][place]["properties"],
+        }));
+        prev = entry.seq;
+    }
+    Ok(Value::Array(list))
 }
 
 #[test]
