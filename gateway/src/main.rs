@@ -42,6 +42,8 @@ enum Command {
     Verify(verify::Args),
     /// Looks into an outbox directory, also while a gateway uses it.
     Outbox(examine::Args),
+    /// Lists and exports what Event Hubs refused, sends it again or lets it go.
+    DeadLetter(examine::DeadLetterArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::HashPassword => hash_password(),
         Command::Verify(arguments) => verify_topics(&arguments),
         Command::Outbox(arguments) => examine_outbox(&arguments),
+        Command::DeadLetter(arguments) => dead_letters(&arguments),
     };
     ExitCode::from(code)
 }
@@ -120,6 +123,35 @@ fn verify_topics(arguments: &verify::Args) -> u8 {
 
 fn examine_outbox(arguments: &examine::Args) -> u8 {
     match examine::run(arguments, &mut std::io::stdout().lock(), &mut std::io::stderr()) {
+        Ok(true) => ASKED,
+        Ok(false) => FAILED,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+fn dead_letters(arguments: &examine::DeadLetterArgs) -> u8 {
+    let file = match arguments.config() {
+        Ok(file) => file,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            return error.exit_code();
+        }
+    };
+    let settings = match Settings::load(file, std::env::vars()) {
+        Ok(settings) => settings,
+        Err(error) => return misconfigured(&error),
+    };
+    let site = examine::Site {
+        gateway: settings.gateway.id,
+        outbox: settings.outbox,
+        consumers: app::consumers(settings.uplink.is_some()),
+        admin: settings.admin.admin_address,
+    };
+    let (mut out, mut remarks) = (std::io::stdout().lock(), std::io::stderr());
+    match examine::dead_letters(arguments, site, &mut out, &mut remarks) {
         Ok(true) => ASKED,
         Ok(false) => FAILED,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! `export`: records as one JSON object per line.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -63,8 +63,9 @@ struct Exported<'a> {
     payload_hex: Option<String>,
 }
 
+/// The properties of a record, as exported.
 #[derive(Debug, Serialize)]
-struct ExportedProperties<'a> {
+pub(super) struct ExportedProperties<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,10 +98,15 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, remarks: &mut dyn Write) -> 
     let Some(path) = &args.output else {
         return export(args, &mut snapshot, &mut BufWriter::new(out), remarks);
     };
-    refuse_inside(&args.outbox.directory, path)?;
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let file = file.map_err(|error| Error::Arguments(format!("{}: {error}", path.display())))?;
+    let file = create(&args.outbox.directory, path)?;
     export(args, &mut snapshot, &mut BufWriter::new(file), remarks)
+}
+
+/// A new file for an export, outside the outbox.
+pub(super) fn create(outbox: &Path, path: &Path) -> Result<File, Error> {
+    refuse_inside(outbox, path)?;
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    file.map_err(|error| Error::Arguments(format!("{}: {error}", path.display())))
 }
 
 fn export(
@@ -149,7 +155,6 @@ fn write_segment(args: &Args, segment: &Segment, out: &mut dyn Write) -> Result<
 
 fn exported<'a>(log: &'a str, segment: &Segment, seq: Seq, record: &Record<'a>) -> Exported<'a> {
     let payload = std::str::from_utf8(record.payload).ok();
-    let Properties { correlation_data, .. } = record.properties;
     Exported {
         log,
         epoch: segment.epoch().0,
@@ -162,22 +167,43 @@ fn exported<'a>(log: &'a str, segment: &Segment, seq: Seq, record: &Record<'a>) 
         clock_synced: record.clock_synced,
         qos: record.qos,
         retain: record.retain,
-        properties: ExportedProperties {
-            tenant: record.properties.tenant,
-            site: record.properties.site,
-            class: record.properties.class,
-            stream: record.properties.stream,
-            content_type: record.properties.content_type,
-            traceparent: record.properties.traceparent,
-            tracestate: record.properties.tracestate,
-            response_topic: record.properties.response_topic,
-            correlation_data_hex: correlation_data.map(hex),
-            expiry_seconds: record.properties.expiry_seconds,
-            device_time_ms: record.properties.device_time_ms,
-            user: record.properties.user,
-        },
+        properties: ExportedProperties::of(record.properties),
         payload,
         payload_hex: payload.is_none().then(|| hex(record.payload)),
+    }
+}
+
+impl<'a> ExportedProperties<'a> {
+    pub(super) fn of(properties: Properties<'a>) -> Self {
+        let Properties {
+            tenant,
+            site,
+            class,
+            stream,
+            content_type,
+            traceparent,
+            tracestate,
+            response_topic,
+            correlation_data,
+            expiry_seconds,
+            device_time_ms,
+            user,
+        } = properties;
+        let correlation_data_hex = correlation_data.map(hex);
+        Self {
+            tenant,
+            site,
+            class,
+            stream,
+            content_type,
+            traceparent,
+            tracestate,
+            response_topic,
+            correlation_data_hex,
+            expiry_seconds,
+            device_time_ms,
+            user,
+        }
     }
 }
 

@@ -128,6 +128,6 @@ fn record_row(seq: Seq, record: &Record<'_>) -> Vec<String> {
 }
 
 /// Text of a device without what a terminal would act on.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }

@@ -1,10 +1,12 @@
-//! `penstock outbox`: what an outbox directory holds, for the people who look after it.
+//! `penstock outbox` and `penstock dead-letter`: what an outbox directory holds, for the people who look
+//! after it.
 //!
 //! Everything but `replay` works on a directory that a gateway has open. Exit code 0 when what was
 //! asked for was done, 1 when something is wrong with the directory, 2 when there is no such outbox or
 //! the arguments are wrong.
 
 mod acknowledge;
+mod dead_letter;
 mod export;
 mod inspect;
 mod replay;
@@ -23,6 +25,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use penstock_proto::{Lane, Seq};
 
 use crate::outbox::offline;
+
+pub use dead_letter::{DeadLetterArgs, Site, dead_letters};
 
 /// Arguments of `penstock outbox`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -53,6 +57,9 @@ pub enum Error {
     /// The directory cannot be looked into, or not be changed.
     #[error(transparent)]
     Outbox(#[from] offline::Error),
+    /// It could not be done, or not to the end; the text says why.
+    #[error("{0}")]
+    Undone(String),
     /// Arguments that do not go together, or a file that cannot be written.
     #[error("{0}")]
     Arguments(String),
@@ -68,7 +75,7 @@ impl Error {
         match self {
             Self::Outbox(error) if error.is_usage() => 2,
             Self::Arguments(_) => 2,
-            Self::Outbox(_) | Self::Write(_) => 1,
+            Self::Outbox(_) | Self::Undone(_) | Self::Write(_) => 1,
         }
     }
 }
@@ -88,6 +95,11 @@ pub fn run(args: &Args, out: &mut dyn io::Write, remarks: &mut dyn io::Write) ->
         Command::Replay(args) => replay::run(args, out),
         Command::Acknowledge(args) => acknowledge::run(args, out),
     };
+    finished(done, out)
+}
+
+/// The end of every command: what it said is on its way, and nobody left to hear it is no error.
+fn finished(done: Result<bool, Error>, out: &mut dyn io::Write) -> Result<bool, Error> {
     let flushed = done.and_then(|well| Ok(out.flush().map(|()| well)?));
     match flushed {
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),

@@ -7,7 +7,7 @@
 //! shows it too. A snapshot keeps the files it sees from being freed, so long work opens a new one
 //! from time to time.
 //!
-//! Two things change a directory: [`Replay`], which needs it for itself, and
+//! Two things here change a directory: [`Replay`], which needs it for itself, and
 //! [`incidents::acknowledge`], which adds one empty file.
 
 mod disk;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use super::error::{OpenError, StoreError};
 
 pub use disk::DiskUse;
-pub use replay::{Plan, Replay, Target};
+pub use replay::{Plan, Replay, Target, check_owner};
 pub use snapshot::{ConsumerView, Hole, HoleReason, LaneView, Snapshot};
 pub use verify::{Event, LaneTotals, Place, Problem, verify};
 pub use walk::{Found, Reason, Stored, Walk};

@@ -115,8 +115,13 @@ impl Replay {
     }
 }
 
-/// An opening for writing creates files, and those of another user would keep the gateway out.
-fn check_owner(directory: &Path) -> Result<(), Error> {
+/// Refuses a database of another user: an opening for writing creates files, and those would keep the
+/// gateway out.
+///
+/// # Errors
+///
+/// [`Error::Refused`], with both users.
+pub fn check_owner(directory: &Path) -> Result<(), Error> {
     let owner = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.uid());
     // Where there is no such file, there is no way to know.
     let (Ok(ours), Ok(theirs)) = (owner(Path::new("/proc/self")), owner(&directory.join(DATABASE))) else {
