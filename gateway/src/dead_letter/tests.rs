@@ -57,6 +57,9 @@ fn origin(gateway: &GatewayId, seq: u64) -> Origin<'_> {
     }
 }
 
+/// Payload and user properties of an entry.
+type Shown = (Vec<u8>, Vec<(String, String)>);
+
 /// An outbox at work, the handle under test, and a reader for each lane that it writes to.
 struct Site {
     _directory: TempDir,
@@ -69,7 +72,7 @@ impl Site {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
         let config = outbox::Config { realtime: false, ..outbox::Config::new(directory.path()) };
-        let reader = |lane| outbox::ConsumerId { name: "reader".to_owned(), lane };
+        let reader = |lane| ConsumerId { name: "reader".to_owned(), lane };
         let consumers = [consumer(), reader(Lane::Status), reader(Lane::Telemetry)];
         let supervisor = Supervisor::new();
         let (_, outbox) = outbox::Service::open(config, &consumers, &supervisor).expect("it opens");
@@ -94,7 +97,7 @@ impl Site {
     }
 
     /// The payloads of a lane, and the user properties.
-    fn read(&self, lane: Lane) -> Vec<(Vec<u8>, Vec<(String, String)>)> {
+    fn read(&self, lane: Lane) -> Vec<Shown> {
         let mut consumer = self.outbox.consumer("reader", lane).expect("it is configured and free");
         let mut all = Vec::new();
         while let Some(segment) = consumer.try_next(1 << 20).expect("readable") {

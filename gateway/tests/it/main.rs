@@ -6,6 +6,7 @@ mod cloud_faults;
 mod command_line;
 mod crash_points;
 mod crash_recovery;
+mod dead_letter;
 mod descriptors;
 mod entra_uplink;
 mod fleet;
