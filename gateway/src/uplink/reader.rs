@@ -400,7 +400,7 @@ impl Reader {
         self.inner.assign(&list).map_err(ReadError::Read)
     }
 
-    /// Fetches no more of a place, until [`Reader::fetch`] is called again.
+    /// Fetches no more of a place until it is resumed. A new [`Reader::fetch`] alone does not do that.
     ///
     /// # Errors
     ///
@@ -409,6 +409,19 @@ impl Reader {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(topic, to_i32(partition));
         self.inner.pause(&list).map_err(ReadError::Read)
+    }
+
+    /// Ends pauses. What was fetched ahead before may come again, so this belongs before a [`Reader::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Read`].
+    pub(crate) fn resume(&self, places: &[(&str, u32)]) -> Result<(), ReadError> {
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for (topic, partition) in places {
+            list.add_partition(topic, to_i32(*partition));
+        }
+        self.inner.resume(&list).map_err(ReadError::Read)
     }
 
     /// Waits for the next event, at most `timeout`. Lost connections are made anew by the library and are no

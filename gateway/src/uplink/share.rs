@@ -106,3 +106,73 @@ fn smooth(old: Option<i64>, bytes: u64, elapsed: Duration) -> i64 {
     });
     i64::try_from(smoothed).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::supervise::clock;
+
+    proptest! {
+        #[test]
+        fn while_both_have_something_each_gets_its_share(
+            live in 1u8..=99,
+            sizes in prop::collection::vec((1usize..10_000, 1usize..10_000), 1..500),
+        ) {
+            let mut share = Share::new(live);
+            let (mut of_live, mut of_backlog) = (0_u64, 0_u64);
+            for (live_bytes, backlog_bytes) in sizes {
+                let kind = share.turn(true, true).expect("both have something");
+                let (bytes, sum) = match kind {
+                    Kind::Live => (live_bytes, &mut of_live),
+                    Kind::Backlog => (backlog_bytes, &mut of_backlog),
+                };
+                share.sent(kind, bytes);
+                *sum += bytes as u64;
+                let (total, one) = (of_live + of_backlog, 10_000);
+                prop_assert!((of_live + one) * 100 >= total * u64::from(live));
+                prop_assert!((of_backlog + one) * 100 >= total * u64::from(100 - live));
+            }
+        }
+    }
+
+    #[test]
+    fn what_one_does_not_use_the_other_gets_and_nobody_saves_up_turns() {
+        let mut share = Share::new(50);
+        assert_eq!(share.turn(false, false), None);
+        for _ in 0..1000 {
+            let kind = share.turn(false, true).unwrap();
+            assert_eq!(kind, Kind::Backlog);
+            share.sent(kind, 1000);
+        }
+        let turns: Vec<_> = (0..6)
+            .map(|_| {
+                let kind = share.turn(true, true).unwrap();
+                share.sent(kind, 1000);
+                kind
+            })
+            .collect();
+        assert_eq!(turns.iter().filter(|kind| **kind == Kind::Live).count(), 3, "{turns:?}");
+    }
+
+    #[test]
+    fn the_time_left_follows_how_the_backlog_shrinks() {
+        let start = clock::now();
+        let mut drain = Drain::default();
+        assert_eq!((drain.left(0), drain.left(1)), (Some(Duration::ZERO), None), "nothing is known");
+        for second in 0..100_u32 {
+            let total = u64::from(second);
+            drain.observe(start + Duration::from_secs(1) * second, 3000 * total, 1000 * total);
+        }
+        assert_eq!(drain.left(200_000), Some(Duration::from_secs(100)));
+        let mut total = 99;
+        for second in 100..400_u32 {
+            total += 1;
+            drain.observe(start + Duration::from_secs(1) * second, 3000 * 99, 1000 * total);
+        }
+        assert_eq!(drain.left(200_000), None, "it grows");
+        drain.observe(start + Duration::from_secs(500), 0, 0);
+        assert_eq!(drain.left(200_000), None, "totals that begin anew tell nothing");
+    }
+}

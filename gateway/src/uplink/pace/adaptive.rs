@@ -3,7 +3,7 @@
 //! | the service | the limit |
 //! |---|---|
 //! | never throttled, or not for five minutes | none |
-//! | announces a delay | times 0.7 (a delay of a second or more) to 1.0, at most every two seconds, but not below nine tenths of what is being confirmed |
+//! | announces a delay | times 0.7 (a delay of a second or more) to 1.0, at most every two seconds, but not below 0.9 (0.5, for a delay of ten seconds or more) of what is being confirmed |
 //! | answers `POLICY_VIOLATION` | half, at most every two seconds |
 //! | announces none for two seconds, and the limit held something back | up by a twentieth per second: of where it was when it fell, or of itself when that is more |
 //! | announces none, and the limit held nothing back | as it is: nothing was learned |
@@ -43,14 +43,20 @@ pub(super) const FLOOR: Rates = Rates { bytes_per_second: 50_000, records_per_se
 pub(super) const REACTION: Duration = Duration::from_secs(2);
 /// The limit goes when the service did not throttle for so long.
 pub(super) const FORGET: Duration = Duration::from_secs(300);
-/// A delay of this length or more takes all of [`FALL_PERCENT`].
+/// A delay of this length or more takes all of [`FALL`], in thousandths of the limit.
 const SEVERE: Duration = Duration::from_secs(1);
-const FALL_PERCENT: u64 = 30;
+const FALL: u64 = 300;
+/// A delay of this length or more takes all of [`DRAIN`], in thousandths of what is being confirmed: so much waits
+/// at the service already that it stays busy while the queue shrinks.
+const QUEUED: Duration = Duration::from_secs(10);
+const DRAIN: u64 = 400;
 /// Shorter delays are no reason to slow down: the service's own accounts wobble.
 const MILD: Duration = Duration::from_millis(5);
 /// Confirmations are smoothed over about this time.
 const SMOOTH: Duration = Duration::from_secs(3);
-/// And the most of them is forgotten over about this time.
+/// What a longer time than this says is about a session that was not there.
+const GAP: Duration = Duration::from_secs(5);
+/// The most of what was confirmed is forgotten over about this time.
 const RECENT: Duration = Duration::from_secs(20);
 
 impl Adaptive {
@@ -82,11 +88,15 @@ impl Adaptive {
             bytes_per_second: per_second(bytes, elapsed),
             records_per_second: per_second(records, elapsed),
         };
-        let confirmed = self.confirmed.map_or(measured, |old| smooth(old, measured, elapsed, SMOOTH));
-        self.confirmed = Some(confirmed);
-        let idle = Rates { bytes_per_second: 0, records_per_second: 0 };
-        self.recent =
-            Some(self.recent.map_or(confirmed, |old| smooth(old, idle, elapsed, RECENT).max(confirmed)));
+        if elapsed <= GAP {
+            let confirmed = self.confirmed.map_or(measured, |old| smooth(old, measured, elapsed, SMOOTH));
+            self.confirmed = Some(confirmed);
+            let idle = Rates { bytes_per_second: 0, records_per_second: 0 };
+            let recent =
+                self.recent.map_or(confirmed, |old| smooth(old, idle, elapsed, RECENT).max(confirmed));
+            self.recent = Some(recent);
+        }
+        let confirmed = self.confirmed.unwrap_or(measured);
         if throttle >= MILD {
             self.fall(now, throttle, confirmed, fixed);
         } else {
@@ -108,10 +118,9 @@ impl Adaptive {
         if !limit.may_fall(now) {
             return;
         }
-        let severity = u64::try_from(throttle.min(SEVERE).as_millis()).unwrap_or(0);
-        let percent_tenths = 1000 - FALL_PERCENT * 10 * severity / 1000;
-        let target = limit.rates.each(|rate| scale(rate, percent_tenths, 1000));
-        let kept = confirmed.each(|rate| scale(rate, 9, 10)).min(limit.rates);
+        let target = limit.rates.each(|rate| scale(rate, 1000 - FALL * part(throttle, SEVERE) / 1000, 1000));
+        let kept = 900 - DRAIN * part(throttle, QUEUED) / 1000;
+        let kept = confirmed.each(|rate| scale(rate, kept, 1000)).min(limit.rates);
         limit.lower(now, target.max(kept));
     }
 
@@ -160,6 +169,11 @@ fn smooth(old: Rates, new: Rates, elapsed: Duration, time: Duration) -> Rates {
         let sum = u128::from(old) * time + u128::from(new) * elapsed;
         u64::try_from(sum / (time + elapsed).max(1)).unwrap_or(u64::MAX)
     })
+}
+
+/// How much of `whole` a delay is, in thousandths; 1000 at most.
+fn part(delay: Duration, whole: Duration) -> u64 {
+    u64::try_from(delay.min(whole).as_millis() * 1000 / whole.as_millis().max(1)).unwrap_or(0)
 }
 
 fn per_second(count: u64, elapsed: Duration) -> u64 {

@@ -201,11 +201,6 @@ impl Pace {
         }
     }
 
-    /// Whether the service's throttling, and not only the configuration, sets the limit now.
-    pub(crate) const fn throttled(&self) -> bool {
-        self.adaptive.limit().is_some()
-    }
-
     fn apply(&mut self, now: Instant) {
         match (self.limit(), &mut self.shared) {
             (None, shared) => *shared = None,

@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-use penstock_proto::{GatewayId, IDENTITY_HEADER, Identity, LogId, Seq};
+use penstock_proto::{GatewayId, IDENTITY_HEADER, Identity, LogId, PACK_HEADER, packed};
 
 use super::connection::Connection;
 use super::reader::{Came, Edge, Fetched, ReadError, Reader, Trouble, wait_of};
@@ -50,12 +50,8 @@ pub(crate) struct Found<'a> {
     pub(crate) offset: i64,
     /// For a packed record the identity of its last entry, with the `prev` of its first.
     pub(crate) identity: &'a Identity,
-    /// Its first entry; [`Identity::seq`] unless it is packed.
-    pub(crate) first: Seq,
     /// How many entries it holds; 1 unless it is packed.
     pub(crate) count: u32,
-    /// When it was stamped, by the service or by us, in Unix milliseconds.
-    pub(crate) timestamp_ms: Option<u64>,
 }
 
 /// What became of a tail read.
@@ -100,8 +96,6 @@ pub(crate) enum TailError {
 
 /// Longest wait for an event, and so the longest time until a stop is noticed while records are read.
 const POLL: Duration = Duration::from_millis(100);
-/// The header that tells how many entries a packed record holds.
-const PACK_HEADER: &str = "penstock-pack";
 
 /// Reads the ends of these partitions and shows every record of `own.gateway` to `found`, in order of offsets
 /// within a partition.
@@ -132,6 +126,7 @@ pub(crate) fn read(
         watch,
         counts: Counts::default(),
         round: None,
+        paused: Vec::new(),
         one_by_one: false,
         attempt: 0,
         last: 0,
@@ -168,6 +163,8 @@ struct Tail<'a> {
     counts: Counts,
     /// What is being fetched.
     round: Option<Vec<usize>>,
+    /// What is at its end, while others of the round are not.
+    paused: Vec<usize>,
     /// After a refusal that did not say of which topic.
     one_by_one: bool,
     /// Asks without an answer in a row.
@@ -265,6 +262,9 @@ impl Tail<'_> {
         let mut read = None;
         let came = reader.next(POLL, &mut |record| {
             let Some(want) = want_of(wants, last, record) else { return };
+            if record.offset() < watch.next_offset(want) {
+                return;
+            }
             let is_own = show(own, want, record, counts, found);
             let bytes = record.bytes();
             counts.records += 1;
@@ -285,6 +285,7 @@ impl Tail<'_> {
             self.last = want;
             if at_end {
                 reader.pause(&self.wants[want].topic, self.wants[want].partition)?;
+                self.paused.push(want);
             }
         }
         // One topic after another: the next one may be behind while this one is not.
@@ -300,6 +301,11 @@ impl Tail<'_> {
         let mut round = self.watch.behind(clock::now());
         if self.one_by_one {
             round = self.by_topic(&round).swap_remove(0);
+        }
+        let paused = std::mem::take(&mut self.paused);
+        if !paused.is_empty() {
+            let place = |want: &usize| (self.wants[*want].topic.as_str(), self.wants[*want].partition);
+            reader.resume(&paused.iter().map(place).collect::<Vec<_>>())?;
         }
         let place = |want: &usize| {
             let Want { topic, partition, .. } = &self.wants[*want];
@@ -380,27 +386,22 @@ fn show(
         return false;
     }
     let identity = std::str::from_utf8(header).ok().and_then(|text| text.parse::<Identity>().ok());
-    let entries = identity.as_ref().and_then(|identity| entries(identity, record.header(PACK_HEADER)));
-    let (Some(identity), Some((first, count))) = (identity, entries) else {
+    let count = identity.as_ref().and_then(|identity| entries(identity, record.header(PACK_HEADER)));
+    let (Some(identity), Some(count)) = (identity, count) else {
         counts.unreadable += 1;
         return false;
     };
     let offset = record.offset();
-    let timestamp_ms = record.stamp().map(watch::milliseconds);
-    found(Found { want, offset, identity: &identity, first, count, timestamp_ms });
+    found(Found { want, offset, identity: &identity, count });
     let is_own = identity.log == own.log;
     counts.own += u64::from(is_own);
     is_own
 }
 
-/// The first entry of a record and how many there are; `None` for a header that does not fit the identity.
-fn entries(identity: &Identity, pack: Option<&[u8]>) -> Option<(Seq, u32)> {
-    let Some(pack) = pack else { return Some((identity.seq, 1)) };
-    let parts: Vec<&str> = std::str::from_utf8(pack).ok()?.split('/').collect();
-    let &["1", _format, _compression, first, count] = parts.as_slice() else { return None };
-    let (first, count) = (Seq(first.parse().ok()?), count.parse().ok()?);
-    let span = identity.seq.0.checked_sub(first.0)?;
-    // Positions ascend, and those between may have gone to other partitions.
-    let fits = count > 0 && first > identity.prev && u64::from(count) - 1 <= span && (count > 1 || span == 0);
-    fits.then_some((first, count))
+/// How many entries a record holds; `None` for a header that does not fit the identity.
+fn entries(identity: &Identity, pack: Option<&[u8]>) -> Option<u32> {
+    let Some(pack) = pack else { return Some(1) };
+    let pack: packed::Header = std::str::from_utf8(pack).ok()?.parse().ok()?;
+    pack.agrees_with(identity).ok()?;
+    Some(pack.count)
 }

@@ -110,7 +110,7 @@ pub(super) const LATE_RECORDS: u32 = 32;
 /// A partition said to be at its end is believed to be there after this time without a record.
 const TRAILING: Duration = Duration::from_secs(1);
 
-pub(super) const fn milliseconds(stamp: Stamp) -> u64 {
+const fn milliseconds(stamp: Stamp) -> u64 {
     match stamp {
         Stamp::Service(ms) | Stamp::Sender(ms) => ms,
     }
@@ -256,11 +256,9 @@ impl Watch {
             self.own = Some(now);
         }
         let part = &mut self.parts[want];
-        if offset >= part.next {
-            part.next = offset + 1;
-            part.ended = None;
-            part.judge(stamp, self.bounds.until_ms);
-        }
+        part.next = part.next.max(offset + 1);
+        part.ended = None;
+        part.judge(stamp, self.bounds.until_ms);
         !part.is_behind(now)
     }
 

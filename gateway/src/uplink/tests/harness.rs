@@ -84,23 +84,28 @@ impl Cloud {
     }
 
     pub(super) fn read(&self, topics: &[&str]) -> Found {
-        let reader = Reader::new(&self.connection()).unwrap();
-        let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
-        let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let mut lanes = Vec::new();
-        let read = reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
-            assert_eq!(stored.headers, 1);
-            let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
-            let part = &parts[stored.part];
-            let chain = (part.topic.clone(), part.partition, identity.lane, identity.stream.letter());
-            assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
-            lanes.push(identity.lane);
-            chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
-            Ok::<(), std::io::Error>(())
-        });
-        read.unwrap();
-        Found { chains, lanes }
+        read_back(&self.connection(), topics)
     }
+}
+
+/// Reads everything that these topics hold.
+pub(super) fn read_back(connection: &Connection, topics: &[&str]) -> Found {
+    let reader = Reader::new(connection).unwrap();
+    let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
+    let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut lanes = Vec::new();
+    let read = reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
+        assert_eq!(stored.headers, 1);
+        let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
+        let part = &parts[stored.part];
+        let chain = (part.topic.clone(), part.partition, identity.lane, identity.stream.letter());
+        assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
+        lanes.push(identity.lane);
+        chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
+        Ok::<(), std::io::Error>(())
+    });
+    read.unwrap();
+    Found { chains, lanes }
 }
 
 impl Site {

@@ -6,6 +6,7 @@
 //! in for that.
 
 mod harness;
+pub(super) mod sim;
 
 use std::time::Duration;
 
