@@ -48,6 +48,9 @@ pub struct Ready {
     pub kafka_tls: Option<String>,
     /// `host:port` of the control API.
     pub control: String,
+    /// `host:port` of the token endpoints, when tokens were asked for.
+    #[serde(default)]
+    pub tokens: Option<String>,
     /// The certificate authority of the TLS listener, PEM.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,

@@ -85,3 +85,35 @@ fn bad_arguments_are_named() {
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains("0 partitions are not possible"), "{error}");
 }
+
+#[test]
+fn token_endpoints_are_named_when_asked_for() {
+    let data = TempDir::new().unwrap();
+    let (program, ready) = start(data.path());
+    assert_eq!(ready["tokens"], Value::Null);
+    drop(program);
+    let secret = data.path().join("secret");
+    std::fs::write(&secret, "s3cr~t\n").unwrap();
+    let child = command(data.path())
+        .args(["--kafka-tls", "127.0.0.1:0", "--oauth", "--token-seconds", "7", "--oauth-secret-file"])
+        .arg(&secret)
+        .spawn()
+        .unwrap();
+    let (_program, ready) = started(child);
+    let url = format!(
+        "http://{}/{}/oauth2/v2.0/token",
+        ready["tokens"].as_str().unwrap(),
+        cloud_sim::OAuth::TENANT
+    );
+    let form = format!(
+        "grant_type=client_credentials&client_id={}&scope=https%3A%2F%2F{}%2F.default&client_secret=s3cr~t",
+        cloud_sim::OAuth::CLIENT_ID,
+        cloud_sim::OAuth::AUDIENCE
+    );
+    let mut answer = ureq::post(url).content_type("application/x-www-form-urlencoded").send(form).unwrap();
+    let answer: Value = answer.body_mut().read_json().unwrap();
+    assert_eq!(answer["expires_in"], 7, "{answer}");
+
+    let alone = command(data.path()).arg("--oauth").output().unwrap();
+    assert_eq!(alone.status.code(), Some(2), "tokens are taken on the listener with TLS only");
+}

@@ -592,6 +592,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            self.sign_in.refused();
+        }
         tracing::debug!(%error, reason, "connection to the event hubs is in trouble");
     }
 }

@@ -176,6 +176,12 @@ fn tokens_are_renewed_under_load_and_everything_arrives_once() {
     assert_eq!(seen["uplink"]["rebuilds"], 0, "{seen}");
     assert!(seen["token"]["fetched"].as_u64() >= Some(5), "{seen}");
     assert_eq!(seen["token"]["audience"], OAuth::AUDIENCE);
+
+    // What nobody heard of is looked up before it is sent again, which takes a token too.
+    acked = device.pump(32, acked + 10 * PART, |_| ());
+    gateway.kill().expect("it can be killed");
+    gateway.restart().expect("it starts again");
+    cloud.wait_for(acked);
     assert!(gateway.stop().expect("it stops").success());
     assert!(cloud.arrived().values().all(|times| *times == 1), "nothing twice");
 
