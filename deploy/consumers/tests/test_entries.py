@@ -44,6 +44,28 @@ class Vectors(unittest.TestCase):
             with self.subTest(vector["name"]), self.assertRaises(BadRecord):
                 entries(base64.b64decode(vector["value_base64"]), vector["headers"])
 
+    def test_vectors_that_a_gateway_wrote(self):
+        folder = os.path.join(os.path.dirname(VECTORS), "vectors", "packed-v1")
+        with open(os.path.join(folder, "index.json"), encoding="utf-8") as file:
+            vectors = json.load(file)
+        self.assertGreater(len(vectors), 10)
+        for vector in vectors:
+            headers = {"penstock": vector["penstock"], "penstock-pack": vector["penstock_pack"]}
+            with open(os.path.join(folder, vector["file"]), "rb") as file:
+                value = file.read()
+            with self.subTest(vector["file"], headers=headers):
+                if vector.get("error"):
+                    self.assertRaises(BadRecord, entries, value, headers)
+                    continue
+                found = entries(value, headers)
+                self.assertEqual(len(found), len(vector["entries"]))
+                for entry, expected in zip(found, vector["entries"]):
+                    text = expected.get("json", expected.get("text"))
+                    payload = base64.b64decode(expected["base64"]) if text is None else text.encode()
+                    shown = (entry.identity.seq, entry.device, entry.topic, entry.received_ms, entry.payload)
+                    names = ("seq", "device", "topic", "received_ms")
+                    self.assertEqual(shown, tuple(expected[name] for name in names) + (payload,))
+
     def test_the_file_holds_what_the_packer_makes(self):
         made = json.loads(json.dumps(packing.vectors()))
         # How a value is compressed may differ from one zlib to the next; what is in it may not.
