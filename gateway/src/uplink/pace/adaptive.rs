@@ -5,7 +5,7 @@
 //! | never throttled, or not for five minutes | none |
 //! | announces a delay | times 0.7 (a delay of a second or more) to 1.0, at most every two seconds, but not below 0.9 (0.5, for a delay of ten seconds or more) of what is being confirmed |
 //! | answers `POLICY_VIOLATION` | half, at most every two seconds |
-//! | announces none for two seconds, and the limit held something back | up by a twentieth per second: of where it was when it fell, or of itself when that is more |
+//! | announces none for two seconds, and the limit held something back | up by a twentieth per second: of where it was when it fell, of itself or of one throughput unit, whichever is most |
 //! | announces none, and the limit held nothing back | as it is: nothing was learned |
 //!
 //! It never falls below a twentieth of a throughput unit, so that something always moves and can show that the
@@ -136,7 +136,7 @@ impl Adaptive {
         }
         // A pause in the calls is no reason for a leap.
         let millis = u64::try_from(elapsed.min(REACTION).as_millis()).unwrap_or(0);
-        let step = limit.reference.max(limit.rates).each(|rate| scale(rate, millis, 20_000).max(1));
+        let step = limit.reference.max(limit.rates).max(Rates::UNIT).each(|rate| scale(rate, millis, 20_000).max(1));
         let raised = limit.rates.both(step, u64::saturating_add);
         // Beyond the fixed limit there is nothing to learn.
         limit.rates = fixed.map_or(raised, |fixed| raised.min(fixed.max(FLOOR)));
@@ -156,10 +156,11 @@ impl Limit {
     }
 }
 
-/// Where the limit begins: what was being confirmed is what the service takes, and more is unknown.
+/// Where the limit begins: what was being confirmed is what the service takes, and more is unknown. Where that was
+/// little because there was little to send, at one unit: no namespace has less.
 fn first(now: Instant, recent: Option<Rates>, fixed: Option<Rates>) -> Limit {
-    let known = recent.or(fixed).unwrap_or(Rates::UNIT);
-    let rates = fixed.map_or(known, |fixed| known.min(fixed)).max(FLOOR);
+    let known = recent.map_or(Rates::UNIT, |recent| recent.max(Rates::UNIT));
+    let rates = fixed.map_or(known, |fixed| known.min(fixed));
     Limit { rates, reference: rates, fell: None, throttled: now }
 }
 

@@ -58,8 +58,8 @@ pub(crate) struct Pace {
     /// What both limits together allow; `None` when there is none.
     shared: Option<Shared>,
     backlog: Option<Bucket>,
-    /// What was refused last, per [`Kind`], until something of that kind goes.
-    refused: [Option<Need>; 2],
+    /// What was refused last and when, per [`Kind`], until something of that kind goes.
+    refused: [Option<(Instant, Need)>; 2],
     /// Whether the shared limit held something back since [`Pace::observe`] was called last.
     held_back: bool,
 }
@@ -75,6 +75,9 @@ struct Need {
     records: u64,
     bytes: u64,
 }
+
+/// A topic may be held after its record was refused here; nobody is to be woken for that record for ever.
+const INTEREST: Duration = Duration::from_secs(1);
 
 // === impl Rates ===
 
@@ -160,21 +163,23 @@ impl Pace {
             shared.bytes.take(need.bytes);
             shared.records.take(need.records);
         }
-        self.refused[kind.index()] = (!admitted).then_some(need);
+        self.refused[kind.index()] = (!admitted).then_some((now, need));
         admitted
     }
 
     /// How long from `now` until what was refused last may go, whichever kind is first; `None` when nothing
-    /// is refused. Zero means: ask again.
+    /// is refused. Zero means: ask again; who does not, within a second, is taken to have lost interest.
     pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
         [Kind::Live, Kind::Backlog].into_iter().filter_map(|kind| self.wait(now, kind)).min()
     }
 
     fn wait(&self, now: Instant, kind: Kind) -> Option<Duration> {
-        let need = self.refused[kind.index()]?;
+        let (at, need) = self.refused[kind.index()]?;
         let shared = self.shared.as_ref().map_or(Duration::ZERO, |shared| shared.wait(now, need));
         let backlog = self.backlog.as_ref().filter(|_| kind == Kind::Backlog);
-        Some(backlog.map_or(shared, |bucket| shared.max(bucket.wait(now, need.bytes))))
+        let wait = backlog.map_or(shared, |bucket| shared.max(bucket.wait(now, need.bytes)));
+        let stale = wait.is_zero() && now.saturating_duration_since(at) > INTEREST;
+        (!stale).then_some(wait)
     }
 
     /// Takes in what the service confirmed since the last call, and the longest delay that it announced in

@@ -68,6 +68,15 @@ fn a_record_larger_than_the_burst_goes_and_is_paid_off() {
 }
 
 #[test]
+fn nobody_is_woken_for_a_record_that_is_not_asked_for_again() {
+    let now = clock::now();
+    let mut pace = Pace::new(units(1), now);
+    while pace.admit(now, Kind::Live, 1, 1000) {}
+    assert_eq!(pace.next(now + SECOND), Some(Duration::ZERO));
+    assert_eq!(pace.next(now + SECOND * 2), None);
+}
+
+#[test]
 fn a_clock_that_stands_still_gives_nothing_twice() {
     let now = clock::now();
     let mut pace = Pace::new(units(1), now);
@@ -148,6 +157,18 @@ fn a_violation_before_anything_was_confirmed_leaves_half_a_unit() {
     let mut seconds = Seconds::new(Limits::default());
     seconds.pace.violated(seconds.now);
     assert_eq!(seconds.pace.limit(), Some(rates(MB / 2, 500)));
+}
+
+#[test]
+fn a_violation_while_little_is_sent_leaves_half_a_unit_and_is_soon_over() {
+    let mut seconds = Seconds::new(Limits::default());
+    seconds.pass(rates(1000, 1), Duration::ZERO);
+    seconds.pace.violated(seconds.now);
+    assert_eq!(seconds.pace.limit(), Some(rates(MB / 2, 500)));
+    for _ in 0..12 {
+        seconds.pass(rates(MB / 2, 500), Duration::ZERO);
+    }
+    assert!(seconds.pace.limit().unwrap().records_per_second >= 1000);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! request, the mock would store it. It cannot lose an answer after it stored a request; a long round trip stands
 //! in for that.
 
+mod faults;
 mod harness;
 pub(super) mod sim;
 
