@@ -74,6 +74,14 @@ enum Offer {
     Fatal(Failure),
 }
 
+/// What became of a pack.
+enum PackSent {
+    Yes,
+    /// It was refused: its entries are offered again, from the first one on.
+    TakenApart,
+    No(Fed),
+}
+
 /// Where an entry stands.
 struct At<'a> {
     place: usize,
@@ -179,6 +187,11 @@ impl Worker {
         let mut ended = None;
         for (seq, record) in segment.records_from(from) {
             if seq >= run_end {
+                break;
+            }
+            // A pack that was taken apart sets the reading back.
+            if seq > segment.first().max(from) && self.lanes[place].tracker.position(stream) < Some(seq) {
+                ended = Some(Ended::Empty);
                 break;
             }
             match self.offer(&at, seq, &record, producer) {
@@ -402,7 +415,7 @@ impl Worker {
     /// Sends packs whose time has come, or all of them. `Some` says why it ended early.
     pub(super) fn send_due_packs(&mut self, producer: &Producer, now: Instant, all: bool) -> Option<Fed> {
         while let Some(key) = self.packer.as_mut().and_then(|packer| packer.due(now, all)) {
-            if let Some(ended) = self.send_pack(key, producer, now) {
+            if let PackSent::No(ended) = self.send_pack(key, producer, now) {
                 return Some(ended);
             }
         }
@@ -421,18 +434,19 @@ impl Worker {
         self.packer.as_ref().is_none_or(super::packer::Packer::is_empty)
     }
 
-    /// Sends one pack. `None` when it went, or was taken apart; else why not.
-    fn send_pack(&mut self, key: Key, producer: &Producer, now: Instant) -> Option<Fed> {
+    /// Sends one pack.
+    fn send_pack(&mut self, key: Key, producer: &Producer, now: Instant) -> PackSent {
         let (place, chain) = key;
-        let open = self.packer.as_mut()?.get_mut(&key)?;
+        let Some(packer) = &mut self.packer else { return PackSent::Yes };
+        let Some(open) = packer.get_mut(&key) else { return PackSent::Yes };
         let bytes = open.pack.bytes() + 2 * HEADER_BYTES_MAX;
         let (count, last, prev) = (open.pack.count(), open.pack.last(), open.prev);
         let kind = if open.old { Kind::Backlog } else { Kind::Live };
         if !self.pace.admit(now, kind, 1, bytes) {
-            return Some(Fed::Full);
+            return PackSent::No(Fed::Full);
         }
         let flight = Flight { place, chain, last, count, received_ms: open.received_ms, bytes };
-        let Some(slot) = self.window.enter(flight) else { return Some(Fed::Full) };
+        let Some(slot) = self.window.enter(flight) else { return PackSent::No(Fed::Full) };
         let identity = Identity {
             gateway: self.gateway.clone(),
             log: open.log,
@@ -460,20 +474,19 @@ impl Worker {
             }
         };
         let Err(refused) = sent else {
-            self.packer.as_mut()?.remove(&key);
+            packer.remove(&key);
             self.metrics.packs.increment(1);
-            return None;
+            return PackSent::Yes;
         };
         self.window.leave(slot);
         if matches!(refused, Refused::Failure(_)) {
-            // Taken apart: its entries are offered again.
             self.lanes[place].tracker.retract(chain, last, prev);
-            self.packer.as_mut()?.remove(&key);
+            packer.remove(&key);
         }
         match self.refused(refused, key, (count, last), now) {
-            Offer::Fatal(failure) => Some(Fed::Fatal(failure)),
-            Offer::Full => Some(Fed::Full),
-            _ => None,
+            Offer::Fatal(failure) => PackSent::No(Fed::Fatal(failure)),
+            Offer::Full => PackSent::No(Fed::Full),
+            _ => PackSent::TakenApart,
         }
     }
 

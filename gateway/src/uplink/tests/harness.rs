@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_proto::{IDENTITY_HEADER, Identity, Lane, Seq};
+use penstock_proto::{IDENTITY_HEADER, Identity, Lane, Seq, packed};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use tempfile::TempDir;
@@ -45,11 +45,13 @@ pub(super) struct Running {
     pub(super) uplink: Handle,
 }
 
-/// Records read back: per topic, partition, lane and stream, in order.
+/// Entries read back: per topic, partition, lane and stream, in order.
 pub(super) struct Found {
     chains: BTreeMap<(String, u32, Lane, char), Vec<Stored>>,
     /// The lane of each record in the order read, which is the order stored where there is one partition.
     pub(super) lanes: Vec<Lane>,
+    /// Kafka records, of which each may hold many entries.
+    pub(super) records: usize,
 }
 
 /// Identity and payload.
@@ -93,7 +95,7 @@ pub(super) fn read_back(connection: &Connection, topics: &[&str]) -> Found {
     let reader = Reader::new(connection).unwrap();
     let parts: Vec<_> = topics.iter().flat_map(|topic| reader.parts(topic, PATIENCE).unwrap()).collect();
     let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    let mut lanes = Vec::new();
+    let (mut lanes, mut records) = (Vec::new(), 0);
     let read = reader.read(&parts, IDENTITY_HEADER, PATIENCE, |stored| {
         assert_eq!(stored.headers, 1);
         let identity: Identity = std::str::from_utf8(stored.header.unwrap()).unwrap().parse().unwrap();
@@ -101,11 +103,23 @@ pub(super) fn read_back(connection: &Connection, topics: &[&str]) -> Found {
         let chain = (part.topic.clone(), part.partition, identity.lane, identity.stream.letter());
         assert!(stored.timestamp_ms.is_some_and(|ms| ms > 0) && !stored.key.is_empty());
         lanes.push(identity.lane);
-        chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
-        Ok::<(), std::io::Error>(())
+        records += 1;
+        let Some(pack) = stored.pack else {
+            chains.entry(chain).or_default().push((identity, stored.payload.to_vec()));
+            return Ok::<(), std::io::Error>(());
+        };
+        let header: packed::Header = std::str::from_utf8(pack).unwrap().parse().unwrap();
+        let body = packed::inflate(header.compression, stored.payload).unwrap();
+        let mut prev = identity.prev;
+        for entry in packed::unpack(&header, &identity, &body).unwrap() {
+            let seq = entry.seq;
+            let own = Identity { seq, prev: std::mem::replace(&mut prev, seq), ..identity.clone() };
+            chains.entry(chain.clone()).or_default().push((own, entry.payload.bytes().to_vec()));
+        }
+        Ok(())
     });
     read.unwrap();
-    Found { chains, lanes }
+    Found { chains, lanes, records }
 }
 
 impl Site {

@@ -7,6 +7,7 @@
 
 mod faults;
 mod harness;
+mod packed;
 pub(super) mod sim;
 
 use std::time::Duration;
