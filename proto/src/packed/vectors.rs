@@ -1,11 +1,9 @@
-//! The test vectors for readers in any language: those that the gateway writes, `docs/formats/vectors/packed-v1/`, and
-//! those of the consumer in Python, `docs/formats/packed-v1-vectors.json`.
+//! The test vectors for readers in any language: `docs/formats/vectors/packed-v1/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Entry, Header, Payload, inflate, unpack};
 use crate::{Identity, base64};
@@ -56,34 +54,6 @@ fn every_vector_is_read_as_its_page_says() {
     present.sort_unstable();
     assert_eq!(files, present, "every file is named, and every name is a file");
     assert!(vectors.iter().filter(|vector| !vector.error).count() >= 9, "each format with each compression");
-}
-
-#[test]
-fn what_another_implementation_packs_is_read_as_it_reads_it() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/formats/packed-v1-vectors.json");
-    let vectors: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let read_vector = |vector: &Value| {
-        let value = base64::decode(&text(&vector["value_base64"])).unwrap();
-        let headers = &vector["headers"];
-        read(&text(&headers["penstock"]), &text(&headers["penstock-pack"]), &value, |entry| {
-            let mut payload = Vec::new();
-            base64::push(&mut payload, entry.payload.bytes());
-            let payload = String::from_utf8(payload).unwrap();
-            (entry.seq.0, entry.device.to_string(), entry.topic.to_string(), entry.received_ms, payload)
-        })
-    };
-    for vector in vectors["good"].as_array().unwrap() {
-        let expected = vector["entries"].as_array().unwrap().iter().map(|entry| {
-            let number = |name: &str| entry[name].as_u64().unwrap();
-            let (device, topic) = (text(&entry["device"]), text(&entry["topic"]));
-            (number("seq"), device, topic, number("received_ms"), text(&entry["payload_base64"]))
-        });
-        assert_eq!(read_vector(vector), Ok(expected.collect()), "{}", vector["name"]);
-    }
-    for vector in vectors["bad"].as_array().unwrap() {
-        assert!(read_vector(vector).is_err(), "{} is read", vector["name"]);
-    }
 }
 
 /// The entries of a record, or why there are none.
