@@ -2,7 +2,8 @@
 //!
 //! [`scan`] finds where a value ends and refuses whatever some parser in wide use refuses: so one payload cannot
 //! make the text around it unreadable. It is stricter than the grammar in three points: values nest at most
-//! [`DEPTH_MAX`] deep, numbers fit a double, and escaped surrogates come in pairs.
+//! [`DEPTH_MAX`] deep, numbers fit a double, and escaped surrogates come in pairs. `serde_json` skips a value in the same
+//! time (0.13 µs for 200 bytes, `benches/benches/pack.rs`), but then knows neither these nor the line breaks in it.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
@@ -27,8 +28,8 @@ pub fn scan(text: &str) -> Option<Scanned> {
     scanner.white_space();
     scanner.has_breaks = false;
     let start = scanner.at;
-    scanner.value()?;
-    Some(Scanned { start, end: scanner.at, has_breaks: scanner.has_breaks })
+    let Scanner { at: end, has_breaks, .. } = scanner.value()?;
+    Some(Scanned { start, end, has_breaks })
 }
 
 /// As [`scan`], for a text that holds one value and nothing else but white space around it.
@@ -90,6 +91,7 @@ pub fn unescape(string: &str) -> Option<std::borrow::Cow<'_, str>> {
     serde_json::from_str::<String>(string).ok().map(Into::into)
 }
 
+/// Passed by value, and its steps are inlined into one loop: so the place stays in a register.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -102,6 +104,7 @@ impl Scanner<'_> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline(always)]
     fn rest(&self) -> &[u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
@@ -120,7 +123,7 @@ impl Scanner<'_> {
 
     /// Passes one value, which begins here. Which of the open ones are objects is kept in the bits of a number,
     /// the innermost lowest, below a bit that marks the depth.
-    fn value(&mut self) -> Option<()> {
+    fn value(mut self) -> Option<Self> {
         let mut open = 1_u64;
         loop {
             match self.peek()? {
@@ -150,7 +153,7 @@ impl Scanner<'_> {
             }
             loop {
                 if open == 1 {
-                    return Some(());
+                    return Some(self);
                 }
                 self.white_space();
                 let is_object = open & 1 == 1;
@@ -199,40 +202,13 @@ impl Scanner<'_> {
                     self.at += 1;
                     return Some(());
                 }
-                b'\\' => self.escape()?,
+                b'\\' => self.at = escape(self.bytes, self.at + 1)?,
                 _ => return None,
             }
         }
     }
 
-    fn escape(&mut self) -> Option<()> {
-        self.at += 1;
-        let kind = self.peek()?;
-        self.at += 1;
-        match kind {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
-            b'u' => match self.hex()? {
-                0xd800..0xdc00 => {
-                    self.word(b"\\u")?;
-                    matches!(self.hex()?, 0xdc00..0xe000).then_some(())
-                }
-                0xdc00..0xe000 => None,
-                _ => Some(()),
-            },
-            _ => None,
-        }
-    }
-
-    fn hex(&mut self) -> Option<u32> {
-        let digits = self.rest().first_chunk::<4>()?;
-        let mut value = 0;
-        for digit in digits {
-            value = value << 4 | char::from(*digit).to_digit(16)?;
-        }
-        self.at += 4;
-        Some(value)
-    }
-
+    #[inline(always)]
     fn word(&mut self, word: &[u8]) -> Option<()> {
         self.rest().strip_prefix(word)?;
         self.at += word.len();
@@ -284,6 +260,30 @@ impl Scanner<'_> {
         const POWER_MAX: usize = 308;
         (whole.saturating_add(exponent) <= POWER_MAX).then_some(())
     }
+}
+
+/// Passes what follows a backslash at `at`.
+#[cold]
+fn escape(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
+        b'u' => match hex(bytes, at + 1)? {
+            0xd800..0xdc00 => {
+                let low =
+                    bytes.get(at + 5..)?.starts_with(b"\\u") && matches!(hex(bytes, at + 7)?, 0xdc00..0xe000);
+                low.then_some(at + 11)
+            }
+            0xdc00..0xe000 => None,
+            _ => Some(at + 5),
+        },
+        _ => None,
+    }
+}
+
+/// The value of the four hexadecimal digits at `at`.
+fn hex(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..)?.first_chunk::<4>()?;
+    digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// How many digits stand at the front.
