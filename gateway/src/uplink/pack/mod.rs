@@ -69,9 +69,12 @@ impl Pack {
     }
 
     /// Appends an entry. Its `seq` is above that of the entry before it, or for the first one what
-    /// [`Pack::begin`] was given; a pack that is finished takes none.
+    /// [`Pack::begin`] was given. A pack that is finished is opened again.
     pub fn push(&mut self, seq: Seq, record: &Record<'_>) {
-        debug_assert!(!self.is_finished && if self.count == 0 { seq == self.first } else { seq > self.last });
+        debug_assert!(if self.count == 0 { seq == self.first } else { seq > self.last });
+        if self.is_finished {
+            self.reopen();
+        }
         match self.format {
             PackFormat::Ndjson => {
                 json::push(&mut self.body, seq, record, &mut self.time);
@@ -146,6 +149,16 @@ impl Pack {
             self.is_finished = true;
         }
         Ok(if self.compression == PackCompression::None { &self.body } else { &self.compressed })
+    }
+
+    /// Takes back what [`Pack::finish`] did: a finished pack that could not be sent yet may take more.
+    fn reopen(&mut self) {
+        if self.format == PackFormat::JsonArray {
+            let closing = if self.count == 0 { b"[]".len() } else { b"]".len() };
+            self.body.truncate(self.body.len() - closing);
+        }
+        self.compressed.clear();
+        self.is_finished = false;
     }
 
     /// At most this much of each buffer is kept between packs.

@@ -125,6 +125,9 @@ fn a_pack_counts_and_is_used_again() {
                 assert_eq!((pack.count(), pack.bytes(), pack.first()), (0, 0, Seq(10 * round)));
                 for step in [0, 1, 5] {
                     pack.push(Seq(10 * round + step), &record(b"{}", Properties::default()));
+                    // One that is finished and could not be sent may still take more.
+                    let unfinished = pack.bytes();
+                    assert!(!pack.finish().unwrap().is_empty() && pack.bytes() <= unfinished + 1);
                 }
                 assert_eq!((pack.count(), pack.last()), (3, Seq(10 * round + 5)));
                 let value = pack.finish().unwrap().to_vec();
