@@ -237,8 +237,30 @@ struct Service {
     quota: u64,
     /// Work that is accepted and not done, in seconds of the quota.
     behind: Duration,
-    answers: VecDeque<(Instant, u64)>,
+    /// When each comes, and the delay that it announces.
+    answers: VecDeque<(Instant, Duration)>,
     refused: u64,
+}
+
+/// The mean of the delays announced in two seconds, as the client's statistics tell it afterwards.
+#[derive(Default)]
+struct Statistics {
+    sum: Duration,
+    count: u32,
+    mean: Duration,
+}
+
+impl Statistics {
+    fn heard(&mut self, delay: Duration) {
+        if !delay.is_zero() {
+            self.sum += delay;
+            self.count += 1;
+        }
+    }
+
+    fn renew(&mut self) {
+        *self = Self { mean: self.sum.checked_div(self.count).unwrap_or_default(), ..Self::default() };
+    }
 }
 
 const TICK: Duration = Duration::from_millis(50);
@@ -260,7 +282,7 @@ fn run(limits: Limits, minutes: u32, quota: impl Fn(u64) -> u64) -> Ran {
     let mut pace = Pace::new(limits, start);
     let mut service =
         Service { quota: quota(0), behind: Duration::ZERO, answers: VecDeque::new(), refused: 0 };
-    let (mut ran, mut in_flight, mut confirmed, mut throttle) = (Ran::default(), 0, 0, Duration::ZERO);
+    let (mut ran, mut in_flight, mut confirmed, mut statistics) = (Ran::default(), 0, 0, Statistics::default());
     let mut paused = start;
     for tick in 0..minutes * 1200 {
         let now = start + TICK * tick;
@@ -275,18 +297,21 @@ fn run(limits: Limits, minutes: u32, quota: impl Fn(u64) -> u64) -> Ran {
                 paused = now + SECOND;
             }
         }
-        throttle = throttle.max(service.behind);
-        while let Some((at, bytes)) = service.answers.front().copied()
+        while let Some((at, delay)) = service.answers.front().copied()
             && at <= now
         {
             service.answers.pop_front();
-            in_flight -= bytes;
-            confirmed += bytes;
+            statistics.heard(delay);
+            in_flight -= RECORD;
+            confirmed += RECORD;
+        }
+        if tick % 40 == 39 {
+            statistics.renew();
         }
         if tick % 20 == 19 {
-            pace.observe(now, confirmed, confirmed / RECORD, throttle.saturating_sub(SECOND));
+            pace.observe(now, confirmed, confirmed / RECORD, statistics.mean);
             ran.confirmed += confirmed;
-            (confirmed, throttle) = (0, Duration::ZERO);
+            confirmed = 0;
         }
         let minute = usize::try_from(tick / 1200).unwrap();
         ran.delays.resize(minute + 1, Duration::ZERO);
@@ -303,7 +328,7 @@ impl Service {
             return false;
         }
         self.behind += SECOND * u32::try_from(RECORD).unwrap() / u32::try_from(self.quota).unwrap();
-        self.answers.push_back((now + TICK + self.behind, RECORD));
+        self.answers.push_back((now + TICK + self.behind, self.behind.saturating_sub(SECOND)));
         true
     }
 }
