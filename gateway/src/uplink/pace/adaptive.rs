@@ -136,7 +136,8 @@ impl Adaptive {
         }
         // A pause in the calls is no reason for a leap.
         let millis = u64::try_from(elapsed.min(REACTION).as_millis()).unwrap_or(0);
-        let step = limit.reference.max(limit.rates).max(Rates::UNIT).each(|rate| scale(rate, millis, 20_000).max(1));
+        let step =
+            limit.reference.max(limit.rates).max(Rates::UNIT).each(|rate| scale(rate, millis, 20_000).max(1));
         let raised = limit.rates.both(step, u64::saturating_add);
         // Beyond the fixed limit there is nothing to learn.
         limit.rates = fixed.map_or(raised, |fixed| raised.min(fixed.max(FLOOR)));

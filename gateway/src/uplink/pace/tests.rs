@@ -282,7 +282,8 @@ fn run(limits: Limits, minutes: u32, quota: impl Fn(u64) -> u64) -> Ran {
     let mut pace = Pace::new(limits, start);
     let mut service =
         Service { quota: quota(0), behind: Duration::ZERO, answers: VecDeque::new(), refused: 0 };
-    let (mut ran, mut in_flight, mut confirmed, mut statistics) = (Ran::default(), 0, 0, Statistics::default());
+    let (mut ran, mut in_flight, mut confirmed, mut statistics) =
+        (Ran::default(), 0, 0, Statistics::default());
     let mut paused = start;
     for tick in 0..minutes * 1200 {
         let now = start + TICK * tick;
