@@ -89,7 +89,7 @@ fn fetch(cache: &Path) -> Result<(), KafkaError> {
 fn check(folder: &Path) -> Result<(), KafkaError> {
     let mut command = Command::new("sha256sum");
     command.args(["--check", "--quiet", "--strict", "-"]).current_dir(folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let failed = |why: String| KafkaError::Artifacts(format!("{}: {why}", folder.display()));
     let mut child = command.spawn().map_err(|error| failed(format!("sha256sum: {error}")))?;
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(SUMS.as_bytes()));
@@ -98,7 +98,8 @@ fn check(folder: &Path) -> Result<(), KafkaError> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let wrong = String::from_utf8_lossy(&output.stdout);
+    let said = wrong.lines().take(3).collect::<Vec<_>>().join(", ");
     Err(failed(format!(
         "jars differ from testkit/kafka/jars.sha256; remove the folder to fetch them again ({said})"
     )))

@@ -14,10 +14,6 @@ use clap::ValueEnum;
 use crate::say;
 use crate::signals;
 
-/// Whether the gateway reads the end of each partition before it sends again after a crash. Until it does, what
-/// arrived and was not yet recorded as confirmed arrives once more, under the same identity.
-const TAIL_READ: bool = false;
-
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Outage")]
 pub(crate) struct Options {
@@ -83,7 +79,7 @@ impl Default for Options {
 impl Options {
     /// Whether nothing may arrive twice.
     fn strict(&self) -> bool {
-        TAIL_READ && !self.no_tail_read
+        !self.no_tail_read
     }
 
     fn words(&self) -> String {
@@ -114,7 +110,7 @@ pub(super) fn run(options: &Options, lasts: Duration, seed: u64, folder: &Path) 
     }
     let played = play::play(options, &troubles, lasts, seed, &folder.join("drill"))?;
     signals::check()?;
-    let report = report::Report::new(options, seed, lasts, &troubles, &played, caught);
+    let report = report::Report::new(options, seed, lasts, &played, caught);
     report.write(&file)?;
     say::line(&report.summary());
     say::line(&format!("report: {}", file.display()));

@@ -48,6 +48,12 @@ pub(super) struct Trouble {
     pub(super) acts: Vec<(Duration, Act)>,
 }
 
+impl Trouble {
+    pub(super) fn begins(&self) -> Duration {
+        self.acts.first().map_or(Duration::ZERO, |(at, _)| *at)
+    }
+}
+
 /// The kinds of trouble that the stand-in can be ordered to make.
 const SIM: [&str; 15] = [
     "away",

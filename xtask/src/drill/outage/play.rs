@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ pub(super) struct Played {
     pub(super) outcome: Outcome,
     /// How often the gateway was killed.
     pub(super) kills: u64,
+    /// The troubles that were made, each with its time since the start.
+    pub(super) troubles: Vec<(&'static str, Duration)>,
     pub(super) samples: Vec<Sample>,
     /// What the stand-in counted.
     pub(super) cloud: Option<Value>,
@@ -74,12 +76,23 @@ pub(super) fn play(
         judge_within: JUDGE_WITHIN,
         allow,
     };
-    let mut play = Play { stage: Stage::open(scene, broker)?, home: &home, kills: 0, samples: Vec::new() };
+    let stage = Stage::open(scene, broker)?;
+    let start = signals::now();
+    let mut play = Play {
+        stage,
+        home: &home,
+        start,
+        sampled: start,
+        kills: 0,
+        troubles: Vec::new(),
+        samples: Vec::new(),
+    };
     play.run(troubles, lasts)?;
     say::line("everything is there again; what is left is sent and judged");
     let cloud = play.stage.broker().control().map(|control| control.counters()).transpose()?;
     let outcome = play.stage.judge(Duration::ZERO)?;
-    Ok(Played { outcome, kills: play.kills, samples: play.samples, cloud })
+    let Play { kills, troubles, samples, .. } = play;
+    Ok(Played { outcome, kills, troubles, samples, cloud })
 }
 
 /// A cloud that confirms one batch and forgets it: what the drill must notice. Returns what it found.
@@ -144,51 +157,68 @@ fn config(options: &Options) -> Config {
 struct Play<'a> {
     stage: Stage,
     home: &'a Path,
+    start: Instant,
+    sampled: Instant,
     kills: u64,
+    troubles: Vec<(&'static str, Duration)>,
     samples: Vec<Sample>,
 }
 
 impl Play<'_> {
     fn run(&mut self, troubles: &[Trouble], lasts: Duration) -> Result<()> {
-        let start = signals::now();
-        let mut sampled = start;
-        for (number, trouble) in (1..).zip(troubles) {
-            let begins = trouble.acts.first().map_or(Duration::ZERO, |(at, _)| *at);
-            for (at, act) in &trouble.acts {
-                while start.elapsed() < *at {
-                    self.look(&mut sampled)?;
-                }
-                self.act(*act).with_context(|| format!("trouble {number} ({}): {act:?}", trouble.name))?;
+        // What starts takes its time, a real broker most of all; all that follows is put off by as much.
+        let mut late = Duration::ZERO;
+        for trouble in troubles {
+            if trouble.begins() + late > lasts {
+                break;
             }
-            let seconds = start.elapsed().saturating_sub(begins).as_secs_f64();
-            say::line(&format!("{:7.1} s  {} ({seconds:.1} s)", begins.as_secs_f64(), trouble.name));
+            late = self.trouble(trouble, late).with_context(|| format!("trouble: {}", trouble.name))?;
         }
-        while start.elapsed() < lasts {
-            self.look(&mut sampled)?;
+        self.look_until(lasts)
+    }
+
+    /// Makes one trouble from beginning to end. Returns by how much the plan is late then.
+    fn trouble(&mut self, trouble: &Trouble, late: Duration) -> Result<Duration> {
+        self.look_until(trouble.begins() + late)?;
+        let (begun, mut late) = (self.start.elapsed(), late);
+        for (at, act) in &trouble.acts {
+            self.look_until(*at + late)?;
+            self.act(*act).with_context(|| format!("{act:?}"))?;
+            late = self.start.elapsed().saturating_sub(*at);
+        }
+        let seconds = self.start.elapsed().saturating_sub(begun).as_secs_f64();
+        say::line(&format!("{:7.1} s  {} ({seconds:.1} s)", begun.as_secs_f64(), trouble.name));
+        self.troubles.push((trouble.name, begun));
+        Ok(late)
+    }
+
+    /// Waits until a time since the start; now and then notes what the gateway uses.
+    fn look_until(&mut self, time: Duration) -> Result<()> {
+        while self.start.elapsed() < time {
+            signals::check()?;
+            if self.sampled.elapsed() >= SAMPLE {
+                self.sampled = signals::now();
+                self.sample()?;
+            }
+            thread::park_timeout(LOOK);
         }
         Ok(())
     }
 
-    /// Waits a little; now and then notes what the gateway uses.
-    fn look(&mut self, sampled: &mut std::time::Instant) -> Result<()> {
-        signals::check()?;
-        if sampled.elapsed() >= SAMPLE {
-            *sampled = signals::now();
-            if !self.stage.gateway().process().running()? {
-                let words = self.stage.gateway().process().stderr_tail();
-                bail!("the gateway ended by itself; its last words:\n{words}");
-            }
-            if !self.stage.fleet_runs()? {
-                bail!("the fleet ended too early; see fleet.log");
-            }
-            let rss_bytes = self.stage.gateway().process().usage()?.rss_bytes;
-            let text =
-                self.stage.gateway().health("/metrics").context("the health listener does not answer")?;
-            let text = text.context("there are no metrics")?;
-            let backlog_bytes = metrics::sum(&text, "penstock_outbox_backlog_bytes");
-            self.samples.push(Sample { rss_bytes, backlog_bytes });
+    fn sample(&mut self) -> Result<()> {
+        let gateway = self.stage.gateway();
+        if !gateway.process().running()? {
+            let words = gateway.process().stderr_tail();
+            bail!("the gateway ended by itself; its last words:\n{words}");
         }
-        thread::park_timeout(LOOK);
+        let rss_bytes = gateway.process().usage()?.rss_bytes;
+        let text = gateway.health("/metrics").context("the health listener does not answer")?;
+        let backlog_bytes =
+            metrics::sum(&text.context("there are no metrics")?, "penstock_outbox_backlog_bytes");
+        self.samples.push(Sample { rss_bytes, backlog_bytes });
+        if !self.stage.fleet_runs()? {
+            bail!("the fleet ended too early; see fleet.log");
+        }
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Options;
-use super::plan::Trouble;
 use super::play::{Played, Sample};
 use crate::drill::tally;
 
@@ -25,7 +24,7 @@ pub(super) struct Report {
     seed: u64,
     options: String,
     seconds: f64,
-    /// Troubles in the order in which they came: name, and when the first act was due in milliseconds.
+    /// Troubles in the order in which they came: name, and milliseconds since the start.
     troubles: Vec<(&'static str, u64)>,
     gateway_kills: u64,
     /// What the fleet and its judge found.
@@ -62,12 +61,10 @@ impl Report {
         options: &Options,
         seed: u64,
         lasts: Duration,
-        troubles: &[Trouble],
         played: &Played,
         control: Control,
     ) -> Self {
         let reasons = broken(options, played);
-        let first = |trouble: &Trouble| trouble.acts.first().map_or(0, |(at, _)| millis(*at));
         let backlog = played.samples.iter().map(|sample| sample.backlog_bytes);
         let mut fleet = played.outcome.report.clone();
         fleet.kills = played.kills;
@@ -77,7 +74,7 @@ impl Report {
             seed,
             options: options.words(),
             seconds: lasts.as_secs_f64(),
-            troubles: troubles.iter().map(|trouble| (trouble.name, first(trouble))).collect(),
+            troubles: played.troubles.iter().map(|(name, at)| (*name, millis(*at))).collect(),
             gateway_kills: played.kills,
             fleet,
             verify: played.outcome.verify_totals.clone(),
@@ -202,7 +199,7 @@ mod tests {
             verify_totals: json!({ "duplicates": 1 }),
             incidents: Vec::new(),
         };
-        Played { outcome, kills: 0, samples: Vec::new(), cloud: None }
+        Played { outcome, kills: 0, troubles: Vec::new(), samples: Vec::new(), cloud: None }
     }
 
     fn check(change: impl FnOnce(&mut testkit::report::Report), expected: &[&str]) {
