@@ -96,6 +96,8 @@ pub struct Scene<'a> {
     pub publish_for: Duration,
     /// Longest time after publishing for the fleet to drain, read back and judge.
     pub judge_within: Duration,
+    /// Whether `penstock verify` also reads the gateway's own events, which name what it let go.
+    pub with_events: bool,
     /// What the fleet's verdict tolerates, in the words of `firmware-sim run --allow`; may be empty.
     pub allow: &'a str,
 }
@@ -144,6 +146,7 @@ pub struct Stage {
     gateway: Gateway,
     broker: Broker,
     topic: String,
+    with_events: bool,
     judge_within: Duration,
     /// Where the gateway's present data lie; its outbox is the folder `outbox` in there.
     home: PathBuf,
@@ -165,6 +168,7 @@ impl Stage {
             load,
             publish_for: PUBLISH_FOR,
             judge_within: JUDGE_WITHIN,
+            with_events: false,
             allow: ALLOW,
         };
         Stage::open(scene, broker)
@@ -200,6 +204,7 @@ impl Stage {
             gateway,
             broker,
             topic: topic.to_owned(),
+            with_events: scene.with_events,
             judge_within: scene.judge_within,
             home: home.to_owned(),
         })
@@ -313,7 +318,9 @@ impl Stage {
 
     fn verify(&self) -> Result<(ExitStatus, Value, String), StageError> {
         let mut command = Command::new(process::find("penstock")?);
-        command.args(["verify", "--json", "--bootstrap", &self.broker.address(), "--topic", &self.topic]);
+        let events = if self.with_events { [",", EVENTS].concat() } else { String::new() };
+        let topics = [self.topic.as_str(), events.as_str()].concat();
+        command.args(["verify", "--json", "--bootstrap", &self.broker.address(), "--topic", &topics]);
         let mut verify = Process::spawn("penstock verify", &mut command, &self.folder.join("verify.log"))?;
         let status = verify.wait(VERIFY_WITHIN)?;
         let report: Value = serde_json::from_str(&verify.lines().join("\n")).unwrap_or_default();

@@ -32,46 +32,35 @@ struct Scenario {
     secured: bool,
     /// Lines of the section `[uplink]`.
     uplink: &'static [&'static str],
+    /// Whether the gateway's own events belong to the evidence.
+    with_events: bool,
     /// What the fleet's verdict tolerates.
     allow: &'static str,
     /// What happens while the fleet publishes.
     act: fn(&mut Act<'_>) -> Result<()>,
 }
 
+const PLAIN: Scenario = Scenario {
+    name: "per-message",
+    topic: true,
+    secured: false,
+    uplink: &[],
+    with_events: false,
+    allow: "",
+    act: |_| Ok(()),
+};
+
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "per-message", topic: true, secured: false, uplink: &[], allow: "", act: |_| Ok(()) },
+    PLAIN,
+    Scenario { name: "tls-sasl-gzip", secured: true, uplink: &["compression = \"gzip\""], ..PLAIN },
     Scenario {
-        name: "tls-sasl-gzip",
-        topic: true,
-        secured: true,
-        uplink: &["compression = \"gzip\""],
-        allow: "",
-        act: |_| Ok(()),
+        name: "packed",
+        uplink: &["format = \"packed\"", "pack_linger = \"50ms\"", "pack_compression = \"gzip\""],
+        ..PLAIN
     },
-    Scenario {
-        name: "missing-topic",
-        topic: false,
-        secured: false,
-        uplink: &[],
-        allow: "",
-        act: missing_topic,
-    },
-    Scenario {
-        name: "broker-killed",
-        topic: true,
-        secured: false,
-        uplink: &["socket_timeout = \"5s\""],
-        allow: "",
-        act: broker_killed,
-    },
-    Scenario {
-        name: "partitions-grow",
-        topic: true,
-        secured: false,
-        uplink: &[],
-        allow: "moved,resent,duplicated",
-        act: partitions_grow,
-    },
+    Scenario { name: "missing-topic", topic: false, act: missing_topic, ..PLAIN },
+    Scenario { name: "broker-killed", uplink: &["socket_timeout = \"5s\""], act: broker_killed, ..PLAIN },
+    Scenario { name: "partitions-grow", allow: "moved,resent", act: partitions_grow, ..PLAIN },
 ];
 
 /// A scenario at work.
@@ -140,6 +129,7 @@ fn play(scenario: &Scenario, folder: &Path, broker: Broker, seed: u64) -> Result
         },
         publish_for: PATIENCE * 3,
         judge_within: JUDGE_WITHIN,
+        with_events: scenario.with_events,
         allow: scenario.allow,
     };
     let mut stage = Stage::open(scene, broker).with_context(|| scenario.name)?;

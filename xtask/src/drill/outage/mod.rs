@@ -126,6 +126,9 @@ fn control(options: &Options, seed: u64, folder: &Path) -> Result<report::Contro
     let outcome = play::control(options, seed, folder)?;
     let lost = outcome.report.lost.unwrap_or(0);
     let gaps = outcome.verify_totals["gaps"].as_u64().unwrap_or(0);
+    if lost >= outcome.report.acked {
+        bail!("control: nothing came back, so that nothing can be said");
+    }
     if lost == 0 || gaps == 0 || outcome.verified.success() {
         bail!(
             "control: one batch was confirmed and not kept, and that was not noticed (lost {lost}, gaps {gaps})"

@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const SAMPLE: Duration = Duration::from_millis(500);
 /// The read-back ends after this time without a new record; the uplink's longest pause is shorter.
 const GIVE_UP: Duration = Duration::from_secs(45);
+/// The same in the control, in which something must be missing.
+const CONTROL_GIVE_UP: Duration = Duration::from_secs(6);
 /// Longest time for what is left to be sent, read back and judged.
 const JUDGE_WITHIN: Duration = Duration::from_secs(300);
 /// The gateway gives a request up after this time, so that a frozen broker is noticed within a short drill.
@@ -74,6 +76,7 @@ pub(super) fn play(
         load: load(options, seed, GIVE_UP),
         publish_for: lasts * 10,
         judge_within: JUDGE_WITHIN,
+        with_events: false,
         allow,
     };
     let stage = Stage::open(scene, broker)?;
@@ -104,13 +107,14 @@ pub(super) fn control(options: &Options, seed: u64, folder: &Path) -> Result<Out
         topic: TOPIC.0,
         secured: false,
         config: config(options),
-        load: load(options, seed, Duration::from_secs(2)),
+        load: load(options, seed, CONTROL_GIVE_UP),
         publish_for: Duration::from_secs(60),
         judge_within: JUDGE_WITHIN,
+        with_events: false,
         allow: "",
     };
     let mut stage = Stage::open(scene, Broker::sim(folder, &[TOPIC, (EVENTS, 1)])?)?;
-    count(&mut stage, "records_appended", 500)?;
+    count(&mut stage, "records_appended", 100)?;
     let control = stage.broker().control().context("the stand-in takes orders")?;
     control.post("/v1/faults/swallow", &json!({ "batches": 1 }))?;
     count(&mut stage, "batches_swallowed", 1)?;
