@@ -1,7 +1,7 @@
 //! Reading the gateway's metrics.
 
 /// The sum over all labels of a metric.
-pub(super) fn sum(metrics: &str, name: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(name));
     let values = lines.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit_once(' '));
     values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()

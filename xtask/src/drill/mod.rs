@@ -3,7 +3,7 @@
 
 mod disk_full;
 mod episode;
-mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod outage;
 mod plan;
 pub(crate) mod tally;

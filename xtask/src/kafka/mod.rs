@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match arguments.what {
         What::Up => up(arguments),
         What::Suite => {
-            packages::ensure(Need::Build)?;
+            packages::ensure(Need::BuildAndTest)?;
             let mut cargo = Cargo::new()?;
             cargo.build()?;
             play(arguments, &cargo)

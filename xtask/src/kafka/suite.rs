@@ -1,6 +1,7 @@
 //! The scenarios: the real gateway and a fleet with a real broker, each with a topic of its own.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use testkit::drill::broker::Broker;
 use testkit::drill::stage::{Birth, EVENTS, Load, Outcome, Scene, Stage};
 use testkit::gateway::Config;
 
-use crate::drill::tally;
+use crate::drill::{metrics, tally};
 use crate::say;
 use crate::signals;
 
@@ -27,13 +28,13 @@ const JUDGE_WITHIN: Duration = Duration::from_secs(150);
 /// What is tried.
 struct Scenario {
     name: &'static str,
-    /// Whether the topic is there from the start.
-    topic: bool,
+    /// Settings of the topic; without any it is not there from the start.
+    topic: Option<&'static [(&'static str, &'static str)]>,
     secured: bool,
-    /// Lines of the section `[uplink]`.
-    uplink: &'static [&'static str],
-    /// Whether the gateway's own events belong to the evidence.
-    with_events: bool,
+    /// Sections and lines of the gateway's configuration.
+    settings: &'static [(&'static str, &'static str)],
+    /// Whether something goes to the dead letters: then the chain has a gap that the gateway's own events explain.
+    buried: bool,
     /// What the fleet's verdict tolerates.
     allow: &'static str,
     /// What happens while the fleet publishes.
@@ -42,24 +43,46 @@ struct Scenario {
 
 const PLAIN: Scenario = Scenario {
     name: "per-message",
-    topic: true,
+    topic: Some(&[]),
     secured: false,
-    uplink: &[],
-    with_events: false,
+    settings: &[],
+    buried: false,
     allow: "",
     act: |_| Ok(()),
 };
 
 const SCENARIOS: &[Scenario] = &[
     PLAIN,
-    Scenario { name: "tls-sasl-gzip", secured: true, uplink: &["compression = \"gzip\""], ..PLAIN },
     Scenario {
-        name: "packed",
-        uplink: &["format = \"packed\"", "pack_linger = \"50ms\"", "pack_compression = \"gzip\""],
+        name: "tls-sasl-gzip",
+        secured: true,
+        settings: &[("uplink", "compression = \"gzip\"")],
         ..PLAIN
     },
-    Scenario { name: "missing-topic", topic: false, act: missing_topic, ..PLAIN },
-    Scenario { name: "broker-killed", uplink: &["socket_timeout = \"5s\""], act: broker_killed, ..PLAIN },
+    Scenario {
+        name: "packed",
+        settings: &[
+            ("uplink", "format = \"packed\""),
+            ("uplink", "pack_linger = \"50ms\""),
+            ("uplink", "pack_compression = \"gzip\""),
+        ],
+        ..PLAIN
+    },
+    Scenario { name: "missing-topic", topic: None, act: missing_topic, ..PLAIN },
+    Scenario {
+        name: "too-large",
+        topic: Some(&[("max.message.bytes", "400000")]),
+        settings: &[("mqtt", "packet_bytes_max = \"800KiB\"")],
+        buried: true,
+        act: too_large,
+        ..PLAIN
+    },
+    Scenario {
+        name: "broker-killed",
+        settings: &[("uplink", "socket_timeout = \"5s\"")],
+        act: broker_killed,
+        ..PLAIN
+    },
     Scenario { name: "partitions-grow", allow: "moved,resent", act: partitions_grow, ..PLAIN },
 ];
 
@@ -84,14 +107,18 @@ pub(super) fn run(folder: &Path, seed: u64, only: Option<&str>) -> Result<()> {
     let mut failed = Vec::new();
     for (number, scenario) in (0..).zip(chosen) {
         let start = signals::now();
-        if scenario.topic {
+        if let Some(settings) = scenario.topic {
             let kafka = broker.real().context("it is a real one")?;
-            kafka.create_topic(scenario.name, PARTITIONS, &[])?;
+            kafka.create_topic(scenario.name, PARTITIONS, settings)?;
         }
         let place = folder.join(scenario.name);
         let (outcome, back) = play(scenario, &place, broker, seed.wrapping_add(number))?;
         broker = back;
-        let broken = outcome.broken();
+        let mut broken = outcome.broken();
+        let explained = outcome.verify_totals["explained_gaps"].as_u64();
+        if scenario.buried != (explained > Some(0)) {
+            broken.push(format!("gaps that events of the gateway explain: {explained:?}"));
+        }
         say::line(&format!(
             "{}: {}, verify: {} records, {} gaps, {} duplicates, {:.1} s",
             scenario.name,
@@ -113,7 +140,7 @@ pub(super) fn run(folder: &Path, seed: u64, only: Option<&str>) -> Result<()> {
 fn play(scenario: &Scenario, folder: &Path, broker: Broker, seed: u64) -> Result<(Outcome, Broker)> {
     let home = folder.join("gateway");
     let config = Config::default().set("uplink", "linger = \"5ms\"");
-    let config = scenario.uplink.iter().fold(config, |config, line| config.set("uplink", line));
+    let config = scenario.settings.iter().fold(config, |config, (section, line)| config.set(section, line));
     let scene = Scene {
         folder,
         home: &home,
@@ -129,7 +156,7 @@ fn play(scenario: &Scenario, folder: &Path, broker: Broker, seed: u64) -> Result
         },
         publish_for: PATIENCE * 3,
         judge_within: JUDGE_WITHIN,
-        with_events: scenario.with_events,
+        with_events: scenario.buried,
         allow: scenario.allow,
     };
     let mut stage = Stage::open(scene, broker).with_context(|| scenario.name)?;
@@ -150,6 +177,43 @@ fn missing_topic(act: &mut Act<'_>) -> Result<()> {
     })?;
     act.kafka()?.create_topic(topic, PARTITIONS, &[])?;
     act.until("no topic to be held", |status| status["uplink"]["held"].as_array().is_some_and(Vec::is_empty))
+}
+
+/// A record that the broker does not take goes to the dead letters, and everything behind it flows on.
+fn too_large(act: &mut Act<'_>) -> Result<()> {
+    let file = act.home.join("too-large");
+    std::fs::write(&file, [b'x'; 600_000]).with_context(|| file.display().to_string())?;
+    let (host, port) = act.stage.gateway().mqtt().split_once(':').context("host and port")?;
+    let mut command = Command::new("mosquitto_pub");
+    command.args([
+        "-h",
+        host,
+        "-p",
+        port,
+        "-q",
+        "1",
+        "-i",
+        "too-large",
+        "-t",
+        "devices/too-large/telemetry",
+        "-f",
+    ]);
+    let output = command.arg(&file).output().context("mosquitto_pub cannot be started")?;
+    if !output.status.success() {
+        bail!("mosquitto_pub: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let start = signals::now();
+    loop {
+        signals::check()?;
+        let metrics = act.stage.gateway().health("/metrics").context("no answer")?.context("no metrics")?;
+        if metrics::sum(&metrics, "penstock_uplink_dead_lettered_total") > 0.0 {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("waited in vain for the dead letter");
+        }
+        thread::park_timeout(LOOK);
+    }
 }
 
 /// The broker dies under load, several times, and comes back on what is left of its data.
