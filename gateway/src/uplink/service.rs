@@ -28,7 +28,7 @@ use super::route::Routes;
 use super::session::{End, Session};
 use super::share::Drain;
 use super::status::Handle;
-use super::topics::Topics;
+use super::topics::{Readiness, Topics};
 use super::tracker::TopicId;
 use super::window::Window;
 use crate::outbox;
@@ -312,14 +312,16 @@ impl Worker {
         tracing::info!(acked = self.acked, in_flight = self.window.count(), "uplink stopped");
     }
 
-    /// Nothing is in flight, so that the next start need not look for it.
+    /// Nothing is in flight, so that the next start need not look for it. A topic that this session has not looked
+    /// up yet, because the cloud is away or refuses it, keeps the doubt that the one before left.
     pub(super) fn close_topics(&mut self) {
         if !self.window.is_empty() || !self.packer_is_empty() {
             return;
         }
-        let count = self.routes.topics().len();
+        let count = u16::try_from(self.routes.topics().len()).unwrap_or(u16::MAX);
+        let settled = |topic: &TopicId| self.topics.readiness(*topic) == Readiness::Ready;
         for lane in &mut self.lanes {
-            lane.close_topics((0..count).filter_map(|place| u16::try_from(place).ok()).map(TopicId));
+            lane.close_topics((0..count).map(TopicId).filter(settled));
         }
     }
 

@@ -144,23 +144,33 @@ fn a_restart_goes_on_where_the_last_one_stopped() {
 #[test]
 fn what_was_stored_and_not_heard_is_sent_again_with_the_same_header_if_nobody_looks() {
     // Whether a request leaves before the stop is up to the scheduler, so the fault may need another attempt.
-    let happened = (0..10).any(|_| stop_between_store_and_report(false).0 > 0);
+    let happened = (0..10).any(|_| stop_between_store_and_report(false, false).0 > 0);
     assert!(happened, "the fault did not happen");
 }
 
 #[test]
 fn what_was_stored_and_not_heard_is_found_and_not_sent_again() {
     let happened = (0..10).any(|_| {
-        let (duplicates, found) = stop_between_store_and_report(true);
+        let (duplicates, found) = stop_between_store_and_report(true, false);
         assert_eq!(duplicates, 0);
         found > 0
     });
     assert!(happened, "the fault did not happen");
 }
 
-/// Stops the gateway while answers are on their way, and starts it again. Returns how many records were
-/// stored twice, and how many the second start neither sent nor was told of.
-fn stop_between_store_and_report(tail_read: bool) -> (usize, u64) {
+#[test]
+fn what_was_not_heard_is_still_looked_for_after_a_life_without_the_cloud() {
+    let happened = (0..10).any(|_| {
+        let (duplicates, found) = stop_between_store_and_report(true, true);
+        assert_eq!(duplicates, 0);
+        found > 0
+    });
+    assert!(happened, "the fault did not happen");
+}
+
+/// Stops the gateway while answers are on their way, and starts it again, in between once without the cloud if asked
+/// to. Returns how many records were stored twice, and how many the last start neither sent nor was told of.
+fn stop_between_store_and_report(tail_read: bool, outage: bool) -> (usize, u64) {
     let cloud = Cloud::start(&[(TOPIC, 2)]);
     let site = Site::new();
     let mut config = cloud.config(TOPIC);
@@ -174,6 +184,11 @@ fn stop_between_store_and_report(tail_read: bool) -> (usize, u64) {
     until("records are on their way", || running.uplink.status().in_flight == 100);
     running.stop();
     cloud.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    if outage {
+        cloud.mock.broker_down(1).unwrap();
+        site.start(&config).stop();
+        cloud.mock.broker_up(1).unwrap();
+    }
 
     let running = site.start(&config);
     running.append(Lane::Telemetry, 100, 2);
