@@ -38,6 +38,8 @@ pub struct Completion {
 struct State {
     durable: Ticket,
     failed: bool,
+    /// Whether somebody was told of the failure.
+    heard: bool,
     waker: Option<Waker>,
 }
 
@@ -63,7 +65,10 @@ impl Completion {
         let durable = (state.durable > seen).then_some(state.durable);
         let rest = state.durable < Ticket(self.issued.load(Ordering::Relaxed));
         match (durable, state.failed) {
-            (None, true) => return Poll::Ready(Err(CommitFailed)),
+            (None, true) => {
+                state.heard = true;
+                return Poll::Ready(Err(CommitFailed));
+            }
             // The failure is told by the next call, and nothing else will wake for it.
             (Some(_), true) if rest => cx.waker().wake_by_ref(),
             _ if rest || durable.is_none() => state.remember(cx.waker()),
@@ -82,6 +87,11 @@ impl Completion {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.state.lock().failed
+    }
+
+    /// Whether somebody was told that a submission failed.
+    pub(super) fn failure_was_heard(&self) -> bool {
+        self.state.lock().heard
     }
 
     /// Blocks until `ticket` is durable or has failed, at most until `deadline`; `None` if neither

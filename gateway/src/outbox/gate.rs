@@ -43,9 +43,9 @@ struct Quota {
 /// For which lanes the disk is too full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct DiskFull {
-    /// For telemetry, bulk and dead.
+    /// For telemetry and bulk.
     pub(super) ordinary: bool,
-    /// For alerts and status.
+    /// For alerts, status and dead letters.
     pub(super) urgent: bool,
 }
 

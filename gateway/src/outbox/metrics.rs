@@ -161,8 +161,8 @@ const DISK_FREE: Metric = metric(
 const DISK_FULL: Metric = Metric {
     name: "penstock_outbox_disk_full",
     kind: Kind::Gauge,
-    help: "1 while messages are refused because too little space is free: `ordinary` is telemetry, bulk and dead \
-           letters, `urgent` is alerts and status.",
+    help: "1 while messages are refused because too little space is free: `ordinary` is telemetry and bulk, \
+           `urgent` is alerts, status and dead letters.",
     labels: &[("lanes", URGENCIES)],
 };
 const TABLE_BYTES: Metric = per_lane(

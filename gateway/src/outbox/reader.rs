@@ -102,7 +102,7 @@ impl Consumer {
     }
 
     /// Goes back to the first position that is not confirmed. After a failed [`Self::commit_with`]
-    /// that is where it stood before.
+    /// that is where it stood before. Cursors stay where they are.
     pub fn rewind(&mut self) {
         self.catch_up();
         if let Some(slot) = self.slot() {
@@ -123,8 +123,8 @@ impl Consumer {
     /// After a crash an earlier progress may return, so that entries are read again.
     ///
     /// Never moves back: a lower `low` only replaces `state`. What no cursor handed out or began
-    /// behind cannot be confirmed. After a failed [`Self::commit_with`] nothing happens until that
-    /// is tried again, or given up by [`Self::rewind`]: `low` may lie behind what it was about.
+    /// behind cannot be confirmed. After a failed [`Self::commit_with`] nothing happens until its
+    /// completion has told somebody, or [`Self::rewind`]: `low` may lie behind what it was about.
     pub fn commit(&mut self, low: Seq, state: Vec<u8>) {
         self.catch_up();
         if self.slot().is_some_and(Slot::is_broken) {
@@ -140,9 +140,9 @@ impl Consumer {
     ///
     /// What was committed before is written before or is part of it; what is committed later is
     /// written later. Several may be on their way. When one fails, all that came after it fail too,
-    /// and the consumer stands where it stood before: try again with a new completion. The first call
-    /// after a failure is refused, unless [`Self::rewind`] came before it, and so is every call
-    /// with a completion that tells of one: what was built on a commit that failed must not be
+    /// and the consumer stands where it stood before: try again with a new completion. Until the
+    /// failed one has told somebody ([`Completion::poll_durable`] or [`Completion::wait`]), or
+    /// [`Self::rewind`], calls are refused: what was built on a commit that failed must not be
     /// taken in. After a write that failed the ticket waits until the store is open again, which
     /// tells whether both are there.
     ///
@@ -163,7 +163,7 @@ impl Consumer {
     ) -> Result<Ticket, Refused> {
         self.catch_up();
         let bytes = outputs.bytes();
-        if self.slot().is_some_and(|slot| !slot.may_bind()) {
+        if self.slot().is_some_and(Slot::is_broken) {
             return Err(Refused::Poisoned);
         }
         if let Err(reason) = self.shared.gate.admit(outputs.lane_bytes()) {

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use penstock_proto::{Epoch, Lane, LogId, Seq};
 
 use super::arena::Queue;
+use super::completion::Completion;
 use super::config::Config;
 use super::directory::QUARANTINE;
 use super::gate::{Gate, State};
@@ -103,11 +104,9 @@ struct SlotState {
     bound: usize,
     /// What the consumer said after that.
     later: Option<Progress>,
-    /// Progress with outputs failed, and the consumer has neither tried again nor gone back: what
-    /// it says meanwhile may lie behind the outputs that are not there, and counts for nothing.
-    broken: bool,
-    /// Whether the consumer was told of that by a refusal, so that it may try again.
-    told: bool,
+    /// Where progress with outputs failed and the consumer has neither heard of it nor gone back:
+    /// what it says meanwhile may lie behind outputs that are not there, and counts for nothing.
+    unheard: Vec<Arc<Completion>>,
     /// Counts the failures.
     failures: u64,
     /// What the consumer said to the last request to let entries go.
@@ -329,8 +328,7 @@ impl Slot {
             in_use: false,
             bound: 0,
             later: None,
-            broken: false,
-            told: false,
+            unheard: Vec::new(),
             failures: 0,
             drop_answer: None,
         };
@@ -351,7 +349,7 @@ impl Slot {
     pub(super) fn release(&self) {
         let mut state = self.state.lock();
         state.in_use = false;
-        state.broken = false;
+        state.unheard.clear();
     }
 
     /// Where the consumer stands, if progress with outputs has failed since there were `failures`.
@@ -370,21 +368,12 @@ impl Slot {
 
     /// Whether what the consumer says counts for nothing now.
     pub(super) fn is_broken(&self) -> bool {
-        self.state.lock().broken
+        self.state.lock().is_broken()
     }
 
     /// The consumer goes back to its progress, after a failure or without one.
     pub(super) fn mend(&self) {
-        self.state.lock().broken = false;
-    }
-
-    /// Whether progress with outputs may be submitted. Once after a failure it may not: what it says
-    /// may have been made without knowing of that.
-    pub(super) fn may_bind(&self) -> bool {
-        let mut state = self.state.lock();
-        let may = !state.broken || state.told;
-        state.told = true;
-        may
+        self.state.lock().unheard.clear();
     }
 
     /// Progress is submitted with outputs.
@@ -392,7 +381,6 @@ impl Slot {
         let mut state = self.state.lock();
         state.bound += 1;
         state.later = None;
-        state.broken = false;
     }
 
     /// `count` submitted ones were written, the last with `progress`. Returns whether the consumer
@@ -413,12 +401,14 @@ impl Slot {
         more
     }
 
-    /// A submitted one failed, and with it everything that was said after it.
-    pub(super) fn bound_failed(&self) {
+    /// A submitted one failed, and with it everything that was said after it. `done` tells of it.
+    pub(super) fn bound_failed(&self, done: &Arc<Completion>) {
         let mut state = self.state.lock();
         state.bound = state.bound.saturating_sub(1);
         state.later = None;
-        (state.broken, state.told) = (true, false);
+        if !state.unheard.iter().any(|known| Arc::ptr_eq(known, done)) {
+            state.unheard.push(Arc::clone(done));
+        }
         state.failures += 1;
     }
 
@@ -426,7 +416,7 @@ impl Slot {
     /// below `first` has nothing to wait for there. Returns whether a timer is needed.
     pub(super) fn pass_hole(&self, first: Seq, behind: Seq) -> bool {
         let mut state = self.state.lock();
-        if state.bound > 0 || state.broken || state.progress.low != first {
+        if state.bound > 0 || state.is_broken() || state.progress.low != first {
             return false;
         }
         let was_written = state.version == state.written;
@@ -445,7 +435,7 @@ impl Slot {
     /// Notes progress. Returns whether the one before it was written, so that a timer is needed.
     fn moved(&self, progress: &Progress) -> bool {
         let mut state = self.state.lock();
-        if state.broken {
+        if state.is_broken() {
             return false;
         }
         if state.bound > 0 {
@@ -499,6 +489,13 @@ impl Slot {
     /// The store was opened again and may not know what was written last.
     pub(super) fn write_again(&self) {
         self.state.lock().version += 1;
+    }
+}
+
+impl SlotState {
+    fn is_broken(&mut self) -> bool {
+        self.unheard.retain(|done| !done.failure_was_heard());
+        !self.unheard.is_empty()
     }
 }
 
@@ -556,6 +553,7 @@ impl Latch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::completion::{CommitFailed, Ticket};
     use super::*;
 
     fn at(low: u64) -> Progress {
@@ -589,22 +587,34 @@ mod tests {
     #[test]
     fn after_a_failure_nothing_counts_until_the_consumer_knows() {
         let slot = slot();
+        let [first, second] = [(); 2].map(|()| Arc::new(Completion::new()));
+        let hear = |done: &Completion| {
+            done.fail();
+            assert_eq!(done.wait(Ticket(1), clock::now()), Some(Err(CommitFailed)));
+        };
         slot.moved(&at(2));
         slot.bind();
         slot.bind();
         slot.moved(&at(4));
-        slot.bound_failed();
+        slot.bound_failed(&first);
         assert!(slot.claim().is_none(), "the second is on its way");
-        slot.bound_failed();
+        slot.bound_failed(&second);
         slot.moved(&at(4));
         assert_eq!((unwritten(&slot), slot.position().0), (Some(2), Seq(2)));
         let standing = slot.failed_since(0).expect("two failures");
         assert_eq!((standing.progress.low, standing.failures), (Seq(2), 2));
         assert!(slot.failed_since(2).is_none());
-        assert!(!slot.may_bind() && slot.may_bind(), "refused once");
-        slot.mend();
+        hear(&first);
+        assert!(slot.is_broken(), "of the first only");
+        hear(&second);
+        assert!(!slot.is_broken());
         slot.moved(&at(3));
         assert_eq!(unwritten(&slot), Some(3));
+        slot.bind();
+        slot.bound_failed(&Arc::default());
+        assert!(slot.is_broken());
+        slot.mend();
+        assert!(!slot.is_broken(), "going back is as good");
     }
 
     #[test]

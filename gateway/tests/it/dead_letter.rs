@@ -1,4 +1,4 @@
-//! What the cloud never takes is kept, and an operator's to decide.
+//! What the cloud never takes is kept, said, and an operator's to decide.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,8 +7,11 @@ use penstock::dead_letter::{Origin, entry};
 use penstock::outbox::{BodyCodec, Properties, Record, UserProperties};
 use penstock_proto::{Epoch, GatewayId, Lane, Seq, base64};
 use serde_json::Value;
+use testkit::cloud::Cloud;
 use testkit::gateway::{Config, Gateway};
 
+use crate::client::Device;
+use crate::hub::{self, NOTHING};
 use crate::site::Site;
 
 const GATEWAY: &str = "site-7";
@@ -52,6 +55,8 @@ fn waiting(gateway: &Gateway) -> u64 {
 fn admin(gateway: &Gateway) -> String {
     gateway.ready().admin.clone().expect("it has an admin listener")
 }
+
+// === with letters that were put there ===
 
 const PAYLOADS: [&[u8]; 4] = [b"text", b"\x00\xff", b"", b"{\"reading\":4}"];
 
@@ -181,4 +186,78 @@ fn arguments_that_cannot_be_meant_are_refused() {
         assert!(answer.remarks.contains("no such directory"), "{}", answer.remarks);
     }
     assert!(!folder.path().join("outbox").exists(), "nothing was created");
+}
+
+// === end to end ===
+
+/// The cloud of a namespace that takes no more than this at once.
+const BATCH_BYTES_MAX: &str = "200000";
+const TOO_LARGE: usize = 300_000;
+
+fn small_cloud(folder: &Path) -> Cloud {
+    let data = folder.join("cloud");
+    std::fs::create_dir_all(&data).expect("a folder for the cloud");
+    let topics = [(hub::TOPIC, hub::PARTITIONS)];
+    Cloud::start_with(&data, &topics, &["--batch-bytes-max", BATCH_BYTES_MAX]).expect("cloud-sim starts")
+}
+
+#[test]
+fn what_is_too_large_for_the_cloud_dies_alone_and_can_be_looked_at_and_let_go() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cloud = small_cloud(folder.path());
+    let config = Config::default()
+        .id(GATEWAY)
+        .uplink(&cloud.ready().kafka, hub::TOPIC)
+        .set("mqtt", "packet_bytes_max = \"800KiB\"");
+    let mut gateway = Gateway::start(folder.path(), config).expect("the gateway starts");
+    let address = gateway.mqtt().to_owned();
+    let small = Device::connect(&address, "pump-8").pump(8, 100, |_| ());
+    // One device sends what fits, what does not, and what fits again.
+    let mut device = Device::connect(&address, "pump-7");
+    assert_eq!(device.pump(1, 3, |_| ()), 3);
+    let mut device = device.padded(TOO_LARGE);
+    assert_eq!(device.pump(1, 4, |_| ()), 4, "it is stored and acknowledged");
+    let mut device = device.padded(0);
+    assert_eq!(device.pump(1, 6, |_| ()), 6);
+    assert_eq!(hub::missing(&cloud, "pump-8", small), NOTHING);
+    hub::wait_for("the letter", || (waiting(&gateway) == 1).then_some(()));
+    hub::wait_for("what came behind it", || {
+        hub::readings(&cloud, "pump-7").keys().copied().eq([1, 2, 3, 5, 6]).then_some(())
+    });
+
+    let letters = exported(folder.path());
+    let payload = base64::decode(letters[0]["payload_base64"].as_str().expect("text")).expect("base64");
+    assert_eq!(payload, format!("{{\"reading\":4{}}}", " ".repeat(TOO_LARGE)).into_bytes(), "byte by byte");
+    let list = dead_letter(folder.path(), &["list"]).well();
+    assert!(list.contains("pump-7") && list.ends_with("1 waiting\n"), "{list}");
+    let (passed, said) = hub::verify(&cloud);
+    assert!(passed, "the loss is named: {said}");
+
+    // It is refused again, as a new entry.
+    let before = letters[0]["from"]["seq"].as_u64().expect("a position");
+    let admin = admin(&gateway);
+    let said = dead_letter(folder.path(), &["retry", "--all", "--admin", &admin]).well();
+    assert!(said.starts_with("1 dead letters went back"), "{said}");
+    let again = hub::wait_for("the letter again", || exported(folder.path()).pop());
+    assert!(again["from"]["seq"].as_u64().expect("a position") > before, "{again}");
+    let from = &again["properties"]["user"][0];
+    let expected = format!("{GATEWAY}/{}/1/2/{before}", letters[0]["log"].as_str().expect("text"));
+    assert_eq!(from, &serde_json::json!(["penstock-retried-from", expected]));
+
+    let said = dead_letter(folder.path(), &["discard", "--all", "--yes", "--admin", &admin]).well();
+    assert_eq!(said, "1 dead letters were discarded; 0 waiting\n");
+    // A reading behind it closes the chain, and the gap is explained.
+    assert_eq!(device.pump(1, 7, |_| ()), 7);
+    hub::wait_for("the last reading", || hub::readings(&cloud, "pump-7").contains_key(&7).then_some(()));
+    let losses = hub::wait_for("three loss records", || {
+        let own = hub::records(&cloud).into_iter().filter(|record| record.key == GATEWAY);
+        let events = own.map(|record| serde_json::from_str::<Value>(&record.payload).expect("JSON"));
+        let losses: Vec<_> = events.filter(|event| event["type"] == "io.penstock.outbox.loss.v1").collect();
+        (losses.len() == 3).then_some(losses)
+    });
+    let reasons: Vec<_> = losses.iter().map(|event| event["data"]["reason"].clone()).collect();
+    assert_eq!(reasons, ["dead-letter", "dead-letter", "discarded"]);
+    let (passed, said) = hub::verify(&cloud);
+    assert!(passed, "{said}");
+    assert_eq!(gateway.stop().expect("it stops").code(), Some(0));
 }

@@ -115,7 +115,7 @@ impl Writer {
                 match durable {
                     true if slot.bound_written(&progress, 1, now) => self.shared.write_soon(),
                     true => {}
-                    false => slot.bound_failed(),
+                    false => slot.bound_failed(&done),
                 }
             }
             decided.push(Decided { done, ticket, durable });
@@ -128,7 +128,7 @@ impl Writer {
         let Undecided { written, waiting, .. } = std::mem::take(&mut self.undecided);
         for Bound { place, done, .. } in written.into_iter().chain(waiting) {
             if let Some(slot) = self.shared.slots.get(place) {
-                slot.bound_failed();
+                slot.bound_failed(&done);
             }
             done.fail();
         }
