@@ -466,6 +466,10 @@ pub(super) mod tests {
         assert_eq!((read.first(), read.end().0, read.count()), (Seq(41), 41 + u64::from(count), count));
         assert!(read.records().eq(sealed.records()), "the same records in the same order");
         assert_eq!(read.records().count(), usize::try_from(count).unwrap());
+        for from in [0, 41, 42, 41 + u64::from(count) / 2, 41 + u64::from(count), u64::MAX].map(Seq) {
+            let expected = read.records().filter(|(seq, _)| *seq >= from);
+            assert!(read.records_from(from).eq(expected), "from {from}");
+        }
         assert_eq!(stored.len() < sealed.stored_as_is().len(), smaller);
     }
 

@@ -5,6 +5,7 @@
 //! overtakes them; memory is bounded by the uplink's window, which counts the packs too.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use penstock_proto::{Epoch, Lane, LogId, Seq};
@@ -38,16 +39,52 @@ pub(super) struct Open {
 /// All packs being built.
 pub(super) struct Packer {
     settings: PackSettings,
-    open: HashMap<Key, Open>,
+    open: HashMap<Key, Open, BuildHasherDefault<Mix>>,
     /// In the order of their opening; a key may be stale.
     due: VecDeque<(Instant, Key)>,
     spare: Vec<Pack>,
     bytes: usize,
 }
 
+/// Every entry looks its pack up. Keys are a few small numbers that no stranger chooses, so a multiplication mixes
+/// them well enough.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_usize(number.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio; the table looks at the highest bits and at the lowest.
+        self.0 = (self.0.rotate_left(26) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 impl Packer {
     pub(super) fn new(settings: PackSettings) -> Self {
-        Self { settings, open: HashMap::new(), due: VecDeque::new(), spare: Vec::new(), bytes: 0 }
+        Self { settings, open: HashMap::default(), due: VecDeque::new(), spare: Vec::new(), bytes: 0 }
     }
 
     /// Bytes of all entries in packs.
