@@ -13,9 +13,11 @@ use crate::cell::Cell;
 use crate::clock::now;
 use crate::load::{Running, count};
 use crate::machine::Machine;
+use crate::outbox::telemetry::Telemetry;
 use crate::packets::Payloads;
 use crate::report::Bar;
 use crate::stats;
+use crate::uplink::Payload;
 use crate::uplink::backlog::Backlog;
 use crate::uplink::site::Site;
 use crate::uplink::way::Way;
@@ -93,8 +95,9 @@ pub struct Report {
 /// long.
 pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<Report> {
     let machine = Machine::look(folder);
-    let reference = Backlog::fill(folder, plan.reference_messages).await?;
-    let backlog = Backlog::fill(folder, plan.backlog_bytes / PAYLOAD_BYTES as u64).await?;
+    let reference = Backlog::fill(folder, plan.reference_messages, Telemetry::with_few_members()?).await?;
+    let messages = plan.backlog_bytes / PAYLOAD_BYTES as u64;
+    let backlog = Backlog::fill(folder, messages, Telemetry::with_few_members()?).await?;
     let mut samples = Vec::new();
     for round in 1..=plan.rounds {
         for &way in &plan.ways {
@@ -111,7 +114,7 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
 }
 
 async fn sample(folder: &Path, reference: &Backlog, backlog: &Backlog, way: Way) -> Result<Sample> {
-    let alone = crate::uplink::sample(folder, reference, way).await?;
+    let alone = crate::uplink::sample(folder, reference, way, Payload::Few).await?;
     let site = Site::start(folder, backlog, way)?;
     let payloads = Arc::new(Payloads::new(PAYLOAD_BYTES)?);
     let mut devices = Running::start(site.gateway.address(), DEVICES, &payloads, Some(RATE)).await?;

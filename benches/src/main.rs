@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
 use penstock_benches::outbox::job::{self, Job};
+use penstock_benches::uplink::Payload;
 use penstock_benches::uplink::way::{Format, Security, Way};
 use penstock_benches::{drain, end_to_end, memory, outbox, servers, uplink};
 use serde::Serialize;
@@ -109,6 +110,9 @@ struct UplinkOptions {
     /// Messages in the outbox
     #[arg(long, default_value_t = 2_000_000)]
     messages: u64,
+    /// Members of the JSON in each message, separated by commas; the bars are about few
+    #[arg(long, value_delimiter = ',', default_value = "few,many")]
+    payloads: Vec<Payload>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -214,9 +218,14 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
             publish(&report.markdown()?, &report, options.report.as_deref())?;
             Ok(report.pass())
         }
-        Benchmark::Uplink(UplinkOptions { ways, messages }) => {
+        Benchmark::Uplink(UplinkOptions { ways, messages, payloads }) => {
             let folder = servers::folder(&ways.folder, "bench-")?;
-            let plan = uplink::Plan { ways: ways.list(), rounds: ways.rounds, messages: *messages };
+            let plan = uplink::Plan {
+                ways: ways.list(),
+                rounds: ways.rounds,
+                messages: *messages,
+                payloads: payloads.clone(),
+            };
             let report = runtime(all_cores())?.block_on(uplink::run(&plan, folder.path(), progress))?;
             publish(&report.markdown()?, &report, ways.report.as_deref())?;
             Ok(report.pass())

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::packets::random;
+use crate::packets::{Payloads, random};
 
 /// Bytes of each payload.
 pub const PAYLOAD_BYTES: usize = 200;
@@ -33,6 +33,16 @@ impl Telemetry {
             return Err(io::Error::other("a reading has another length than it should"));
         }
         Ok(Self(bytes))
+    }
+
+    /// Payloads of the same length with few members, one of them a long text: what the load over MQTT sends.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_few_members() -> io::Result<Self> {
+        let payloads = Payloads::new(PAYLOAD_BYTES)?;
+        let bytes = (0..PAYLOADS).flat_map(|number| payloads.get(number)).copied();
+        Ok(Self(bytes.collect()))
     }
 
     /// The first payload of a producer.
@@ -83,6 +93,9 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(payload).unwrap();
             assert_eq!(value["seq"], 1_000_000 + number);
         }
+        let few = Telemetry::with_few_members().unwrap();
+        let value: serde_json::Value = serde_json::from_slice(few.get(7)).unwrap();
+        assert_eq!((few.get(7).len(), value.as_object().unwrap().len()), (PAYLOAD_BYTES, 3));
         assert_ne!(payloads.get(0)[20..], payloads.get(1)[20..]);
         assert_eq!(payloads.get(PAYLOADS), payloads.get(0));
     }

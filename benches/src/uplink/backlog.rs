@@ -34,13 +34,13 @@ impl Backlog {
     ///
     /// # Errors
     /// It cannot be opened or closed, or a producer fails.
-    pub async fn fill(parent: &Path, messages: u64) -> Result<Self> {
+    pub async fn fill(parent: &Path, messages: u64, payloads: Telemetry) -> Result<Self> {
         let folder = servers::folder(parent, "backlog-")?;
         let setup = Setup { codec: Codec::Lz4, floor_micros: crate::outbox::FLOOR_MICROS };
         let consumers = penstock::uplink::consumers();
         let (log, _) = Outbox::open_for(&folder.path().join("outbox"), setup, &consumers, |_| {})?;
         let log = Arc::new(log);
-        let mut load = Load::new(&log, &Arc::new(Telemetry::new()?))?;
+        let mut load = Load::new(&log, &Arc::new(payloads))?;
         load.start(FILL.0, Lane::Telemetry, Pace::Window(FILL.1));
         while load.acked() < messages {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -89,7 +89,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_copy_holds_what_was_filled() {
         let parent = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let backlog = Backlog::fill(parent.path(), 2_000).await.unwrap();
+        let backlog = Backlog::fill(parent.path(), 2_000, Telemetry::new().unwrap()).await.unwrap();
         assert!(backlog.messages() >= 2_000);
         backlog.copy_to(&parent.path().join("gateway")).unwrap();
         let setup = Setup { codec: Codec::Lz4, floor_micros: 0 };

@@ -18,6 +18,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 
 use self::backlog::Backlog;
@@ -25,6 +26,7 @@ use self::site::{Cost, Site};
 use self::way::{Format, Security, Way};
 use crate::load::count;
 use crate::machine::Machine;
+use crate::outbox::telemetry::Telemetry;
 use crate::report::Bar;
 use crate::stats;
 
@@ -44,6 +46,18 @@ pub struct Plan {
     pub rounds: u32,
     /// Messages in the outbox.
     pub messages: u64,
+    /// What they hold.
+    pub payloads: Vec<Payload>,
+}
+
+/// What a message holds, 200 bytes each; packing as JSON lines reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// JSON with 3 members, one of them a long text: what the load over MQTT sends.
+    Few,
+    /// JSON with 11 members, most of them numbers.
+    Many,
 }
 
 /// The figures of one measurement.
@@ -51,6 +65,8 @@ pub struct Plan {
 pub struct Sample {
     /// The way.
     pub way: Way,
+    /// What the messages hold.
+    pub payload: Payload,
     /// Processor time of the gateway per message, in microseconds.
     pub cpu_us: f64,
     /// Of it, the uplink's thread.
@@ -84,17 +100,22 @@ pub struct Report {
 /// The outbox cannot be filled, a program cannot be started, or nothing is confirmed for too long.
 pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<Report> {
     let machine = Machine::look(folder);
-    let backlog = Backlog::fill(folder, plan.messages).await?;
+    let mut backlogs = Vec::new();
+    for &payload in &plan.payloads {
+        backlogs.push((payload, Backlog::fill(folder, plan.messages, payload.messages()?).await?));
+    }
     let mut samples = Vec::new();
     for round in 1..=plan.rounds {
         for &way in &plan.ways {
-            let sample = sample(folder, &backlog, way).await;
-            let sample = sample.with_context(|| format!("round {round}, {way}"))?;
-            progress(&format!("round {round}: {}", sample.line()));
-            samples.push(sample);
+            for (payload, backlog) in &backlogs {
+                let sample = sample(folder, backlog, way, *payload).await;
+                let sample = sample.with_context(|| format!("round {round}, {way}"))?;
+                progress(&format!("round {round}: {}", sample.line()));
+                samples.push(sample);
+            }
         }
     }
-    let messages = backlog.messages();
+    let messages = plan.messages;
     let mut report = Report { benchmark: "uplink", machine, messages, samples, bars: Vec::new() };
     report.judge();
     Ok(report)
@@ -104,16 +125,33 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
 ///
 /// # Errors
 /// As [`run`].
-pub async fn sample(folder: &Path, backlog: &Backlog, way: Way) -> Result<Sample> {
+pub async fn sample(folder: &Path, backlog: &Backlog, way: Way, payload: Payload) -> Result<Sample> {
     let site = Site::start(folder, backlog, way)?;
-    Ok(Sample::new(way, &site.drain(backlog.messages()).await?))
+    Ok(Sample::new(way, payload, &site.drain(backlog.messages()).await?))
+}
+
+impl Payload {
+    fn messages(self) -> Result<Telemetry> {
+        Ok(match self {
+            Self::Few => Telemetry::with_few_members()?,
+            Self::Many => Telemetry::new()?,
+        })
+    }
+
+    const fn members(self) -> u32 {
+        match self {
+            Self::Few => 3,
+            Self::Many => 11,
+        }
+    }
 }
 
 impl Sample {
-    fn new(way: Way, cost: &Cost) -> Self {
+    fn new(way: Way, payload: Payload, cost: &Cost) -> Self {
         let each = |time: std::time::Duration| time.as_secs_f64() * 1e6 / count(cost.messages).max(1.0);
         Self {
             way,
+            payload,
             cpu_us: each(cost.cpu),
             uplink_us: each(cost.uplink),
             client_us: each(cost.client),
@@ -123,9 +161,10 @@ impl Sample {
     }
 
     fn line(&self) -> String {
-        let Self { way, cpu_us, uplink_us, client_us, per_second, rss_bytes_max } = self;
+        let Self { way, payload, cpu_us, uplink_us, client_us, per_second, rss_bytes_max } = self;
+        let members = payload.members();
         format!(
-            "{way} {cpu_us:.2} µs/message (uplink {uplink_us:.2}, client library {client_us:.2}), {per_second:.0}/s, \
+            "{way}, {members} members: {cpu_us:.2} µs/message (uplink {uplink_us:.2}, client library {client_us:.2}), {per_second:.0}/s, \
              {:.0} MB",
             count(*rss_bytes_max) / 1e6
         )
@@ -135,7 +174,7 @@ impl Sample {
 impl Report {
     fn judge(&mut self) {
         let bars = BARS.iter().filter_map(|&(way, limit)| {
-            let cpu = self.median(way, |sample| sample.cpu_us)?;
+            let cpu = self.median((way, Payload::Few), |sample| sample.cpu_us)?;
             Some(Bar::at_most(format!("processor time per message, {way}, µs"), cpu, limit))
         });
         self.bars = bars.collect();
@@ -146,9 +185,12 @@ impl Report {
         self.bars.iter().all(|bar| bar.pass)
     }
 
-    fn median(&self, way: Way, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let all: Vec<f64> = self.samples.iter().filter(|sample| sample.way == way).map(of).collect();
-        stats::median(&all)
+    fn of(&self, row: (Way, Payload)) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| (sample.way, sample.payload) == row)
+    }
+
+    fn median(&self, row: (Way, Payload), of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        stats::median(&self.of(row).map(of).collect::<Vec<_>>())
     }
 
     /// The run as Markdown.
@@ -158,23 +200,27 @@ impl Report {
     pub fn markdown(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         writeln!(text, "{}.", self.machine.line())?;
-        writeln!(text, "{} messages of 200 bytes from 1000 devices, stored before.\n", self.messages)?;
         writeln!(
             text,
-            "| way | rounds | CPU µs/message, median (range) | uplink's thread | client library | the rest | messages/s | peak RSS MB |"
+            "{} messages of 200 bytes from 1000 devices, stored before; JSON with 3 or 11 members.\n",
+            self.messages
         )?;
-        writeln!(text, "|---|---|---|---|---|---|---|---|")?;
-        let mut ways: Vec<Way> = self.samples.iter().map(|sample| sample.way).collect();
-        ways.sort_unstable();
-        ways.dedup();
-        for way in ways {
-            let all: Vec<f64> =
-                self.samples.iter().filter(|sample| sample.way == way).map(|sample| sample.cpu_us).collect();
+        writeln!(
+            text,
+            "| way | members | rounds | CPU µs/message, median (range) | uplink's thread | client library | the rest | messages/s | peak RSS MB |"
+        )?;
+        writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
+        let mut rows: Vec<_> = self.samples.iter().map(|sample| (sample.way, sample.payload)).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        for row @ (way, payload) in rows {
+            let all: Vec<f64> = self.of(row).map(|sample| sample.cpu_us).collect();
             let (low, high) = stats::range(&all).unwrap_or_default();
-            let median = |of: fn(&Sample) -> f64| self.median(way, of).unwrap_or_default();
+            let median = |of: fn(&Sample) -> f64| self.median(row, of).unwrap_or_default();
             writeln!(
                 text,
-                "| {way} | {} | {:.2} ({low:.2} to {high:.2}) | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} |",
+                "| {way} | {} | {} | {:.2} ({low:.2} to {high:.2}) | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} |",
+                payload.members(),
                 all.len(),
                 median(|s| s.cpu_us),
                 median(|s| s.uplink_us),
@@ -198,6 +244,7 @@ mod tests {
     fn sample(cpu_us: f64) -> Sample {
         Sample {
             way: PLAIN,
+            payload: Payload::Few,
             cpu_us,
             uplink_us: 1.0,
             client_us: 0.5,
@@ -217,7 +264,7 @@ mod tests {
     fn the_table_has_a_line_per_way_and_its_bar() {
         let report = report(vec![sample(1.5), sample(9.0), sample(1.75)]);
         let text = report.markdown().unwrap();
-        let line = "| per-message plain | 3 | 1.75 (1.50 to 9.00) | 1.00 | 0.50 | 0.25 | 1000 | 50 |";
+        let line = "| per-message plain | 3 | 3 | 1.75 (1.50 to 9.00) | 1.00 | 0.50 | 0.25 | 1000 | 50 |";
         assert!(text.contains(line), "{text}");
         assert!(report.pass() && text.contains("per-message plain, µs | 1.75 | 2.00 | PASS |"), "{text}");
     }
