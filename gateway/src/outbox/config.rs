@@ -52,7 +52,7 @@ const BODY_CODEC: Key = Key {
 const TAIL_CACHE_BYTES: Key = Key {
     name: "tail_cache_bytes",
     value: Value::Bytes { min: 0, max: 4 * ByteSize::GIB },
-    default: Preset::Is("64MiB"),
+    default: Preset::Is("32MiB"),
     help: "Memory for recent segments, so that consumers that keep up never read the disk.",
 };
 const ON_FULL: Key = Key {
@@ -218,7 +218,7 @@ impl Config {
             segment_bytes_max: 1 << 20,
             segment_messages_max: 4096,
             body_codec: BodyCodec::Lz4,
-            tail_cache_bytes: 64 << 20,
+            tail_cache_bytes: 32 << 20,
             on_full: OnFull::Withhold,
             on_missing_range: OnMissingRange::Quarantine,
             realtime: true,
