@@ -12,8 +12,8 @@ use super::Part;
 /// How much is read at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// A record stamped later than this ends its partition, in Unix milliseconds: two minutes after our last
-    /// send, or [`u64::MAX`] when our clock was not set then. A service's stamp is believed at once; where the
+    /// A record stamped later than this, in Unix milliseconds, ends its partition. At least two minutes after our
+    /// last send, and [`u64::MAX`] when our clock was not set then. A service's stamp is believed at once; where the
     /// sender stamps, [`LATE_RECORDS`] in a row must agree, since others' clocks may be wrong.
     pub(crate) until_ms: u64,
     /// Keys, values and headers of all partitions together. The last record may pass it.
