@@ -208,7 +208,7 @@ impl Report {
     ///
     /// # Errors
     /// None in practice: writing to a string does not fail.
-    pub fn markdown(&self) -> Result<String, std::fmt::Error> {
+    pub fn markdown(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         writeln!(text, "{}.", self.machine.line())?;
         writeln!(

@@ -226,7 +226,11 @@ mod tests {
         assert_eq!(caution.allowed(TARGET, 0), Allowed::Group(5));
         caution.confirmed(key(), Seq(50));
         assert_eq!(caution.allowed(TARGET, 0), Allowed::Group(5), "the alert is not confirmed");
-        caution.refused(&Refusal { target: TARGET, chains: vec![(alert, 1, Seq(7))], reason: "size".to_owned() });
+        caution.refused(&Refusal {
+            target: TARGET,
+            chains: vec![(alert, 1, Seq(7))],
+            reason: "size".to_owned(),
+        });
         assert_eq!(caution.condemned(alert, Seq(7)), Some("size"));
         caution.buried(alert, Seq(7));
         assert!(caution.is_empty());

@@ -383,22 +383,21 @@ impl Worker {
                 && !tracker.is_draining(chain, seq)
             {
                 tracker.extend(chain, seq);
-                if packer.push(key, seq, record)
-                    && let Some(ended) = self.send_pack(key, producer, at.now)
-                {
-                    // The entry is in the pack, which goes with the next attempt.
-                    return if let Fed::Fatal(failure) = ended {
-                        Offer::Fatal(failure)
-                    } else {
-                        Offer::Sent(bytes)
-                    };
+                if !packer.push(key, seq, record) {
+                    return Offer::Sent(bytes);
                 }
-                return Offer::Sent(bytes);
+                return match self.send_pack(key, producer, at.now) {
+                    PackSent::TakenApart => Offer::Wait,
+                    PackSent::No(Fed::Fatal(failure)) => Offer::Fatal(failure),
+                    // If it did not go the entry is in the pack all the same, which goes with the next attempt.
+                    PackSent::Yes | PackSent::No(_) => Offer::Sent(bytes),
+                };
             }
             match self.send_pack(key, producer, at.now) {
-                None => {}
-                Some(Fed::Fatal(failure)) => return Offer::Fatal(failure),
-                Some(_) => return Offer::Full,
+                PackSent::Yes => {}
+                PackSent::TakenApart => return Offer::Wait,
+                PackSent::No(Fed::Fatal(failure)) => return Offer::Fatal(failure),
+                PackSent::No(_) => return Offer::Full,
             }
         }
         let prev = match self.lanes[place].tracker.admit(chain, seq) {

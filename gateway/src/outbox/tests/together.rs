@@ -92,7 +92,9 @@ fn neither_is_there_after_a_failed_write_and_trying_again_brings_both_once() {
     consumer.commit(Seq(4), vec![3]);
     wait_durable(&done, ticket).unwrap();
     assert_eq!(read(&mut running.consumer(Lane::Status)), expected(1, &["x"]));
-    wait_until(&running.outbox, "what came later", || stored(&running, Lane::Telemetry) == Some((4, vec![3])));
+    wait_until(&running.outbox, "what came later", || {
+        stored(&running, Lane::Telemetry) == Some((4, vec![3]))
+    });
     running.close();
 }
 

@@ -215,7 +215,11 @@ impl Found {
 
     /// Entries of a stream.
     pub(super) fn of_stream(&self, letter: char) -> usize {
-        self.chains.iter().filter(|((.., stream), _)| *stream == letter).map(|(_, records)| records.len()).sum()
+        self.chains
+            .iter()
+            .filter(|((.., stream), _)| *stream == letter)
+            .map(|(_, records)| records.len())
+            .sum()
     }
 
     pub(super) fn duplicates(&self) -> usize {

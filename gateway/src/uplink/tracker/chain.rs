@@ -207,7 +207,7 @@ impl Topic {
     }
 
     pub(super) fn release(&mut self) -> [Option<Seq>; 2] {
-        std::mem::replace(&mut self.passed, [None; 2]).map(|passed| passed.map(|(first, _)| first))
+        std::mem::take(&mut self.passed).map(|passed| passed.map(|(first, _)| first))
     }
 
     pub(super) fn acked(&mut self, partition: u32, stream: Stream, seq: Seq, offset: i64) -> Ack {
