@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use penstock_proto::Seq;
 
 use super::failure::{Disposition, Failure};
+use super::lane::LaneFeed;
 use super::metrics::Metrics;
 use super::producer::Producer;
 use super::reader;
@@ -117,8 +118,11 @@ impl Worker {
     /// Looks up what arrived unheard. Returns whether the topics may be sent to now.
     fn settle_doubts(&mut self, topics: &[TopicId], now: Instant) -> bool {
         let (wants, targets) = self.wants(topics);
-        if !self.tail_read {
-            topics.iter().for_each(|topic| self.doubt(*topic));
+        for topic in topics {
+            let unknown = |lane: &LaneFeed| lane.tracker.wants_ends(*topic);
+            if !self.tail_read || self.lanes.iter().any(unknown) {
+                self.doubt(*topic);
+            }
         }
         if wants.is_empty() || !self.tail_read {
             return true;
@@ -175,7 +179,7 @@ impl Worker {
             let mut from: HashMap<u32, i64> = HashMap::new();
             for lane in &self.lanes {
                 for (partition, offset) in lane.tracker.in_doubt(*topic) {
-                    // Where nothing is known, nothing was ever sent: the ends are asked for before that.
+                    // The ends were not to be had when it was opened.
                     let Some(offset) = offset else { continue };
                     let lowest = from.entry(partition).or_insert(offset + 1);
                     *lowest = (*lowest).min(offset + 1);
@@ -288,6 +292,7 @@ impl Worker {
         self.doubts.sent = true;
         let lane = &mut self.lanes[place];
         lane.tracker.open(topic, &ends);
+        lane.sent(topic, now);
         lane.commit_durably(&Encoded::default(), None);
     }
 }

@@ -286,8 +286,11 @@ impl Worker {
             Format::PerMessage => self.offer_alone(at, key, (seq, record), bytes, producer),
             Format::Packed(_) => self.offer_packed(at, key, (seq, record), group, producer),
         };
-        if matches!(offer, Offer::Sent(_)) && !self.caution.is_empty() {
-            self.caution.went(target);
+        if matches!(offer, Offer::Sent(_)) {
+            self.lanes[place].sent(topic, at.now);
+            if !self.caution.is_empty() {
+                self.caution.went(target);
+            }
         }
         offer
     }

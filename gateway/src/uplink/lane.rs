@@ -36,6 +36,8 @@ pub(crate) struct LaneFeed {
     /// After a read error, when to read again.
     resume_at: Option<Instant>,
     backoff: Backoff,
+    /// When the last record of each topic was sent, for those that were sent something.
+    sent_at: Vec<(TopicId, Instant)>,
     /// How live entries and backlog share what is sent.
     pub(crate) share: Share,
 }
@@ -111,6 +113,7 @@ impl LaneFeed {
             resume_at: None,
             backoff: Backoff::default(),
             owed: false,
+            sent_at: Vec::new(),
             share: Share::new(share),
         })
     }
@@ -245,10 +248,23 @@ impl LaneFeed {
         Waited::Pending
     }
 
-    /// Forgets that nothing of the topics is in flight, so that the next start need not look.
-    pub(crate) fn close_topics(&mut self, topics: impl Iterator<Item = TopicId>) {
+    /// Notes that records of a topic were sent.
+    pub(crate) fn sent(&mut self, topic: TopicId, now: Instant) {
+        match self.sent_at.iter_mut().find(|(known, _)| *known == topic) {
+            Some((_, at)) => *at = now,
+            None => self.sent_at.push((topic, now)),
+        }
+    }
+
+    /// Closes the topics that got nothing since `before` and of which nothing is in flight, so that the next
+    /// start need not look for what arrived there, let alone from where they were opened.
+    pub(crate) fn close_quiet(&mut self, topics: impl Iterator<Item = TopicId>, before: Option<Instant>) {
         for topic in topics {
-            self.dirty |= self.tracker.close(topic);
+            let place = self.sent_at.iter().position(|(known, _)| *known == topic);
+            let at = place.and_then(|place| self.sent_at.get(place));
+            if before.is_none_or(|before| at.is_none_or(|(_, at)| *at <= before)) {
+                self.dirty |= self.tracker.close(topic);
+            }
         }
     }
 

@@ -304,7 +304,7 @@ impl Worker {
                 "refused while stopping; it is sent again after the next start"
             );
         }
-        self.close_topics();
+        self.close_topics(None);
         for lane in &mut self.lanes {
             lane.commit();
         }
@@ -312,16 +312,14 @@ impl Worker {
         tracing::info!(acked = self.acked, in_flight = self.window.count(), "uplink stopped");
     }
 
-    /// Nothing is in flight, so that the next start need not look for it. A topic that this session has not looked
-    /// up yet, because the cloud is away or refuses it, keeps the doubt that the one before left.
-    pub(super) fn close_topics(&mut self) {
-        if !self.window.is_empty() || !self.packer_is_empty() {
-            return;
-        }
+    /// Closes, lane by lane, the topics of which nothing is in flight and nothing was sent since `before`, if
+    /// that is given. A topic that this session has not looked up yet, because the cloud is away or refuses it,
+    /// keeps the doubt that the one before left.
+    pub(super) fn close_topics(&mut self, before: Option<Instant>) {
         let count = u16::try_from(self.routes.topics().len()).unwrap_or(u16::MAX);
         let settled = |topic: &TopicId| self.topics.readiness(*topic) == Readiness::Ready;
         for lane in &mut self.lanes {
-            lane.close_topics((0..count).map(TopicId).filter(settled));
+            lane.close_quiet((0..count).map(TopicId).filter(settled), before);
         }
     }
 

@@ -20,8 +20,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const COMMIT_RECORDS: u64 = 65_536;
 /// Socket timeouts without any confirmation after which a producer is given up.
 const STALL_TIMEOUTS: u32 = 3;
-/// After this long without anything to send the topics are closed: a start after that need not look for what
-/// may have arrived.
+/// A topic to which a lane sent nothing for this long is closed: a start after that need not look for what may
+/// have arrived.
 const QUIET: Duration = Duration::from_secs(10);
 /// How often rates are looked at.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,8 +38,6 @@ pub(super) struct Session {
     acked: u64,
     /// Rounds without any event, for the length of the next wait.
     quiet: u32,
-    /// Since when nothing is in flight.
-    idle_since: Option<Instant>,
     observed: Instant,
     /// Confirmed since then: records and bytes.
     confirmed: (u64, u64),
@@ -67,7 +65,6 @@ impl Session {
             acked_since_commit: 0,
             acked: 0,
             quiet: 0,
-            idle_since: None,
             observed: now,
             confirmed: (0, 0),
         }
@@ -196,11 +193,8 @@ impl Worker {
         if !(waited || drained || session.acked_since_commit >= COMMIT_RECORDS) {
             return;
         }
-        let idle = self.window.is_empty() && self.packer_is_empty();
-        let since = if idle { Some(*session.idle_since.get_or_insert(now)) } else { None };
-        session.idle_since = since;
-        if since.is_some_and(|since| now.duration_since(since) >= QUIET) {
-            self.close_topics();
+        if let Some(before) = now.checked_sub(QUIET) {
+            self.close_topics(Some(before));
         }
         for lane in &mut self.lanes {
             lane.commit();

@@ -154,6 +154,9 @@ impl Topic {
                     self.previous = known;
                 }
                 self.until = head.max(Seq(low.0.saturating_sub(1)));
+                // Nothing of ours is in the new partitions, which are read from their beginning if need be.
+                let new = || TargetState { offset: Some(-1), ..TargetState::default() };
+                self.targets.resize_with(count as usize, new);
                 Partitions::Grown { until: self.until }
             }
         };
