@@ -14,7 +14,7 @@ const ADMIN_ADDRESS: Key = Key {
     name: "admin_address",
     value: Value::Address,
     default: Preset::Is("127.0.0.1:9181"),
-    help: "Serves the operators' API, `/api/v1/status`. Loopback addresses only, since it has no authentication yet.",
+    help: "Serves the operators' API, `/api/v1/status` and `/api/v1/dead-letter/…`. Loopback addresses only, since it has no authentication yet.",
 };
 
 /// Where operators are answered.
