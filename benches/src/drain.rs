@@ -154,7 +154,8 @@ impl Sample {
     }
 
     fn live_share(&self) -> f64 {
-        self.live_during / self.live_before.max(1e-9)
+        // More than the rate comes only while devices make up for a pause before.
+        self.live_during / self.live_before.min(f64::from(RATE)).max(1e-9)
     }
 
     fn line(&self) -> String {
