@@ -173,7 +173,7 @@ const DEAD_LETTER_BYTES_MAX: Key = Key {
     name: "dead_letter_bytes_max",
     value: Value::Bytes { min: 0, max: ByteSize::TIB },
     default: Preset::Is("256MiB"),
-    help: "Most bytes kept in lane `dead`, where records go that the service never takes. When it is full such a record holds its topic instead: nothing is dropped.",
+    help: "Most bytes kept in lane `dead`, where records go that the service never takes; never more than a quarter of `outbox.bytes_max`. When it is full such a record holds its topic instead: nothing is dropped.",
 };
 
 const ROUTE_LANE: Key = Key {

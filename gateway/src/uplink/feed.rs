@@ -498,8 +498,10 @@ impl Worker {
     fn bury(&mut self, at: &At<'_>, key: Key, seq: Seq, record: &Record<'_>) -> Offer {
         let (place, chain) = key;
         let topic = chain.target.topic;
-        let dead = self.outbox.status().lanes[Lane::Dead.index()].backlog_bytes;
-        if dead >= self.dead_letter_bytes_max {
+        let status = self.outbox.status();
+        let dead = status.lanes[Lane::Dead.index()].backlog_bytes;
+        // Letters count in the outbox's quota and may not use up more than a quarter of it.
+        if dead >= self.dead_letter_bytes_max.min(status.bytes_max / 4) {
             let reason = format!("lane dead is full ({dead} bytes)");
             self.topics.fail(topic, &Failure { disposition: Disposition::Hold, reason }, at.now);
             return Offer::Wait;

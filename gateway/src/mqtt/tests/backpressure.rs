@@ -95,10 +95,10 @@ async fn who_refuses_answers_mqtt_5_with_quota_exceeded_and_reads_on() {
 async fn a_full_queue_is_waited_for_also_by_who_refuses() {
     let gateway = start_with(OnFull::Refuse, 1 << 30);
     let mut client = gateway.client(5, "d").await;
-    gateway.outbox.set_full(true);
+    gateway.outbox.set_full(true).await;
     client.send(&[publish(5, 1, 1, TELEMETRY), publish(5, 1, 2, ALERTS)].concat()).await;
     assert_silent(&mut client).await;
-    gateway.outbox.set_full(false);
+    gateway.outbox.set_full(false).await;
     client.expect(&[&wire::puback(1), &wire::puback(2)]).await;
 }
 

@@ -84,11 +84,11 @@ async fn keep_alive_rests_while_the_socket_is_not_read() {
     let mut client = gateway.raw().await;
     client.send(&wire::Connect { keep_alive: 60, ..plain(5, "d") }.bytes()).await;
     assert_eq!(client.packet().await[3], 0);
-    gateway.outbox.set_full(true);
+    gateway.outbox.set_full(true).await;
     client.send(&wire::publish(5, 1, 1, TOPIC, b"x")).await;
     // Silence that is not the client's fault.
     gateway.ticks(120).await;
-    gateway.outbox.set_full(false);
+    gateway.outbox.set_full(false).await;
     client.expect(&[&wire::puback(1)]).await;
 }
 

@@ -92,12 +92,22 @@ impl Outbox {
         self.held.store(false, Ordering::SeqCst);
     }
 
-    /// Takes all the room there is, or gives it back.
-    pub(super) fn set_full(&self, full: bool) {
-        let room = full.then(|| {
-            self.handle.appender().reserve(Lane::Telemetry, QUEUE_BYTES_MAX).expect("nothing is queued")
-        });
-        *self.full.lock() = room;
+    /// Takes all the room there is, as soon as nobody else has any of it, or gives it back.
+    pub(super) async fn set_full(&self, full: bool) {
+        if !full {
+            *self.full.lock() = None;
+            return;
+        }
+        let reserved = async {
+            loop {
+                match self.handle.appender().reserve(Lane::Telemetry, QUEUE_BYTES_MAX) {
+                    Ok(room) => break room,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let room = super::gateway::soon(reserved).await;
+        *self.full.lock() = Some(room);
     }
 
     /// Uses up the quota of unconfirmed entries in lane telemetry, and waits until that is durable.

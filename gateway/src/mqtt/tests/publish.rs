@@ -175,11 +175,11 @@ async fn a_retained_publish_is_refused_by_mqtt_5_and_carried_by_3_1_1() {
 async fn a_full_outbox_stops_reading_and_goes_on_when_there_is_room() {
     let gateway = Gateway::start();
     let mut client = gateway.client(4, "d").await;
-    gateway.outbox.set_full(true);
+    gateway.outbox.set_full(true).await;
     client.send(&[publish(4, 1, 1), wire::PINGREQ.to_vec()].concat()).await;
     let silent = tokio::time::timeout(std::time::Duration::from_millis(100), client.packet()).await;
     assert!(silent.is_err(), "nothing is read, so that nothing is answered");
-    gateway.outbox.set_full(false);
+    gateway.outbox.set_full(false).await;
     let mut got = [client.packet().await, client.packet().await];
     got.sort();
     assert_eq!(got, [wire::puback(1), wire::PINGRESP.to_vec()]);
