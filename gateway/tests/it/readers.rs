@@ -1,7 +1,7 @@
 //! What the gateway wrote is read back by clients we did not write, through the helper that consumers get:
 //! kcat, confluent-kafka and aiokafka, each of which must find every message once and nothing missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -88,13 +88,32 @@ fn unpacked(vector: &Value) -> Result<Value, String> {
 
 #[test]
 fn records_per_message_are_read_back_by_every_client() {
-    let records = check(&["format = \"per-message\""]);
-    assert!(records >= usize::from(READINGS) * DEVICES.len(), "one record each: {records}");
+    let Some(found) = check(&["format = \"per-message\"", "headers = \"full\""]) else { return };
+    assert_eq!(found.records, found.entries);
+    assert!(found.topics.contains("devices/odd/telemetry"), "{:?}", found.topics);
+}
+
+#[test]
+fn packed_records_are_read_back_by_every_client() {
+    for (format, compression) in [("ndjson", "none"), ("json-array", "gzip"), ("protobuf", "deflate")] {
+        let pack_format = format!("pack_format = {format:?}");
+        let pack_compression = format!("pack_compression = {compression:?}");
+        let Some(found) = check(&["format = \"packed\"", &pack_format, &pack_compression]) else { return };
+        assert!(found.records < found.entries, "{format}: {} records", found.records);
+        assert!(found.topics.contains("devices/odd/telemetry"), "{:?}", found.topics);
+    }
+}
+
+/// What a client found.
+struct Found {
+    records: u64,
+    entries: u64,
+    topics: BTreeSet<String>,
 }
 
 /// Sends through a gateway with these settings, kills it on the way, and has every client read it back.
-/// Returns how many records there were.
-fn check(settings: &[&str]) -> usize {
+/// Returns what the last one found; none if there is no Python.
+fn check(settings: &[&str]) -> Option<Found> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cloud = hub::start(folder.path());
     let mut config = Config::default().id("readers").uplink(&cloud.ready().kafka, hub::TOPIC);
@@ -118,13 +137,13 @@ fn check(settings: &[&str]) -> usize {
     assert!(gateway.stop().expect("it stops").success());
     let expected = acked.values().flatten().map(|count| usize::from(*count)).sum::<usize>() + ODD.len();
 
-    let mut records = 0;
+    let mut last = None;
     for (client, output) in readers(&cloud) {
         let report = report(client, &output);
         for count in ["gaps", "reordered", "bad", "foreign", "joined", "forgotten"] {
             assert_eq!(report[count], 0, "{client}: {report}");
         }
-        let entries = messages(&output);
+        let (entries, topics) = messages(&output);
         let found: usize = entries.values().map(Vec::len).sum();
         assert_eq!(found, expected, "{client}: {report}");
         for (device, counts) in &acked {
@@ -137,9 +156,10 @@ fn check(settings: &[&str]) -> usize {
             String::from_utf8(payload.to_vec()).unwrap_or_else(|_| format!("{BASE64}AP/+LD0K"))
         });
         assert_eq!(entries["odd"], odd, "{client}");
-        records = report["records"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        let count = |name: &str| report[name].as_u64().expect("a count");
+        last = Some(Found { records: count("records"), entries: count("entries"), topics });
     }
-    records
+    last
 }
 
 /// Publishes one payload at QoS 1 as device `odd`.
@@ -207,9 +227,10 @@ fn report(client: &str, output: &Output) -> Value {
     serde_json::from_str(last).expect("the counts are a line of JSON")
 }
 
-/// The payloads of each device, in the order in which they were read.
-fn messages(output: &Output) -> BTreeMap<String, Vec<String>> {
+/// The payloads of each device, in the order in which they were read, and the topics they were published to.
+fn messages(output: &Output) -> (BTreeMap<String, Vec<String>>, BTreeSet<String>) {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut topics = BTreeSet::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let entry: Value = serde_json::from_str(line).expect("a line of JSON");
         let payload = match entry["payload"].as_str() {
@@ -217,8 +238,9 @@ fn messages(output: &Output) -> BTreeMap<String, Vec<String>> {
             None => format!("{BASE64}{}", entry["payload_base64"].as_str().expect("a payload")),
         };
         found.entry(entry["device"].as_str().expect("a device").to_owned()).or_default().push(payload);
+        topics.extend(entry["mqtt_topic"].as_str().map(str::to_owned));
     }
-    found
+    (found, topics)
 }
 
 /// An interpreter that can import `modules`. Without one says so: the test is skipped then.
