@@ -480,10 +480,13 @@ impl Slot {
     }
 
     /// `moved` was written.
-    pub(super) fn written(&self, moved: &Moved, now: Instant) {
+    ///
+    /// Returns whether the consumer moved on while that was being written: then nobody has set a timer for it.
+    pub(super) fn written(&self, moved: &Moved, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.written = state.written.max(moved.version);
         state.written_at = Some(now);
+        state.version != state.written
     }
 
     /// The store was opened again and may not know what was written last.
@@ -570,6 +573,17 @@ mod tests {
     }
 
     #[test]
+    fn progress_that_comes_while_earlier_one_is_written_is_written_soon() {
+        let (slot, now) = (slot(), clock::now());
+        assert!(slot.moved(&at(2)), "a timer is set");
+        let first = slot.unwritten(None).expect("it is new");
+        assert!(!slot.moved(&at(3)), "a write is due or under way");
+        assert!(slot.written(&first, now), "a timer for what came meanwhile");
+        let second = slot.unwritten(None).expect("it came meanwhile");
+        assert!(!slot.written(&second, now));
+    }
+
+    #[test]
     fn nothing_of_a_consumer_is_written_around_its_bound_progress() {
         let (slot, now) = (slot(), clock::now());
         slot.moved(&at(2));
@@ -626,7 +640,7 @@ mod tests {
             let (start, almost) = (clock::now(), LARGE_STATE_PAUSE - Duration::from_micros(1));
             assert!(slot.moved(&progress), "a timer makes sure that it is written without groups");
             let first = slot.unwritten(Some(start)).expect("nothing was written yet");
-            slot.written(&first, start);
+            assert!(!slot.written(&first, start));
             assert!(slot.unwritten(Some(start + LARGE_STATE_PAUSE)).is_none(), "nothing changed");
             slot.moved(&progress);
             assert_eq!(slot.unwritten(Some(start + almost)).is_none(), spared);

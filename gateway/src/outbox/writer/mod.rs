@@ -311,8 +311,8 @@ impl Writer {
     /// Notes that `moves` were written.
     fn moved(&mut self, moves: Moves, now: Instant) {
         for (place, moved) in moves.progress {
-            if let Some(slot) = self.shared.slots.get(place) {
-                slot.written(&moved, now);
+            if self.shared.slots.get(place).is_some_and(|slot| slot.written(&moved, now)) {
+                self.shared.write_soon();
             }
             self.note_written(place, &moved.progress);
         }
