@@ -3,9 +3,10 @@
 //!
 //! Before the first record of a topic is sent, "open" is made durable with the offsets from which on anything may
 //! be news. A session that begins with an open topic, after a crash or with a producer that was given up, reads the
-//! partitions from there on (`tail.rs`) and skips what it finds. So what arrived is not sent twice.
+//! partitions from there on (`tail/`) and skips what it finds. So what arrived is not sent twice. The first session of
+//! a process looks in any case, since it may find that another process sends from a copy of its outbox.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use penstock_proto::Seq;
@@ -39,6 +40,8 @@ pub(super) struct Doubts {
     quiet: Duration,
     /// Whether this process has sent anything: what has its epoch is its own then.
     sent: bool,
+    /// The topics that this process has looked at.
+    looked: HashSet<TopicId>,
     /// The ends of topics, asked once in a session.
     ends: HashMap<TopicId, Vec<i64>>,
     /// Whether it was said that reading is not allowed.
@@ -53,7 +56,7 @@ struct Rivals {
 
 impl Doubts {
     pub(super) fn new(quiet: Duration) -> Self {
-        Self { quiet, sent: false, ends: HashMap::new(), told: false }
+        Self { quiet, sent: false, looked: HashSet::new(), ends: HashMap::new(), told: false }
     }
 }
 
@@ -127,11 +130,14 @@ impl Worker {
         if wants.is_empty() || !self.tail_read {
             return true;
         }
+        let is_open = |topic: &TopicId| self.lanes.iter().any(|lane| lane.tracker.is_open(*topic));
+        let in_doubt = topics.iter().any(is_open);
         let own = Own { gateway: self.gateway.clone(), log: self.outbox.log() };
         let bounds = Bounds {
             until_ms: clock::unix_ms().saturating_add(CLOCKS_APART_MS),
             bytes_max: TAIL_BYTES_MAX,
-            quiet: self.doubts.quiet,
+            // What nobody has in flight needs no waiting for.
+            quiet: if in_doubt { self.doubts.quiet } else { Duration::ZERO },
             longest: TAIL_LONGEST,
         };
         let connection = self.settings.connection.clone();
@@ -168,6 +174,7 @@ impl Worker {
         };
         self.account(&summary, &targets);
         self.metrics.tail_found.increment(news);
+        self.doubts.looked.extend(topics);
         tracing::info!(news, bytes = summary.bytes, ended = ?summary.ended, "looked up what had arrived");
         true
     }
@@ -178,7 +185,11 @@ impl Worker {
         for topic in topics {
             let mut from: HashMap<u32, i64> = HashMap::new();
             for lane in &self.lanes {
-                for (partition, offset) in lane.tracker.in_doubt(*topic) {
+                // The first session looks in any case: another process may use a copy of this outbox.
+                if self.doubts.looked.contains(topic) && !lane.tracker.is_open(*topic) {
+                    continue;
+                }
+                for (partition, offset) in lane.tracker.offsets(*topic) {
                     // The ends were not to be had when it was opened.
                     let Some(offset) = offset else { continue };
                     let lowest = from.entry(partition).or_insert(offset + 1);
@@ -233,14 +244,10 @@ impl Worker {
                     self.lanes.iter_mut().for_each(|lane| lane.tracker.reset_offset(*target, end - 1));
                 }
                 Outcome::Missing => {}
-                Outcome::Cut => {
-                    unread += 1;
-                    self.doubt(target.topic);
-                }
+                Outcome::Cut => unread += self.doubt(target.topic),
                 Outcome::Refused => {
-                    unread += 1;
-                    self.doubt(target.topic);
-                    if !self.doubts.told {
+                    unread += self.doubt(target.topic);
+                    if !self.doubts.told && unread > 0 {
                         tracing::warn!("no right to listen: what arrived unheard may be sent twice");
                         self.doubts.told = true;
                     }
@@ -252,14 +259,17 @@ impl Worker {
         }
     }
 
-    /// What of a topic arrived unheard stays unknown.
-    fn doubt(&mut self, topic: TopicId) {
+    /// What of a topic arrived unheard stays unknown, if anything may have. Returns 1 then, to be counted.
+    fn doubt(&mut self, topic: TopicId) -> u64 {
         let heads = self.outbox.status().lanes;
+        let mut doubts = 0;
         for lane in &mut self.lanes {
             if lane.tracker.is_open(topic) {
                 lane.tracker.doubt(Seq(heads[lane.lane.index()].next.0.saturating_sub(1)));
+                doubts = 1;
             }
         }
+        doubts
     }
 
     /// Makes durable that records of a topic are about to be sent.

@@ -1,6 +1,7 @@
 //! A site with its outbox, a cloud of one broker, and what is found there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,13 @@ impl Site {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
+    /// Another disk with the same on it.
+    pub(super) fn copy(&self) -> Self {
+        let copy = Self::new();
+        copy_folder(self.directory.path(), copy.directory.path());
+        copy
+    }
+
     pub(super) fn start(&self, config: &Config) -> Running {
         let supervisor = Supervisor::new();
         let settings = outbox::Config::new(self.directory.path());
@@ -134,6 +142,18 @@ impl Site {
         drop(service);
         let uplink = Service::start(config, "site-7".parse().unwrap(), &outbox, &supervisor).unwrap();
         Running { supervisor, outbox, uplink }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            std::fs::create_dir_all(to.join(&name)).unwrap();
+            copy_folder(&path, &to.join(&name));
+        } else {
+            std::fs::copy(&path, to.join(&name)).unwrap();
+        }
     }
 }
 

@@ -203,6 +203,31 @@ fn stop_between_store_and_report(tail_read: bool, outage: bool) -> (usize, u64) 
 }
 
 #[test]
+fn a_copy_of_an_outbox_sends_nothing_once_the_other_has_sent() {
+    let cloud = Cloud::start(&[(TOPIC, 2)]);
+    let site = Site::new();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 100, 0);
+    running.wait_confirmed();
+    running.stop();
+    let copy = site.copy();
+    let running = site.start(&cloud.config(TOPIC));
+    running.append(Lane::Telemetry, 50, 1);
+    running.wait_confirmed();
+    assert_eq!(running.uplink.status().fenced, None, "it knows its own records");
+    running.stop();
+
+    let running = copy.start(&Config { drain_timeout: Duration::ZERO, ..cloud.config(TOPIC) });
+    running.append(Lane::Telemetry, 50, 1);
+    until("it is fenced", || running.uplink.status().fenced.is_some());
+    let status = running.uplink.status();
+    assert!(status.fenced.unwrap().contains("copy of this outbox"));
+    assert_eq!((status.acked, status.in_flight), (0, 0));
+    running.stop();
+    assert_eq!(cloud.read(&[TOPIC]).entries(), 150);
+}
+
+#[test]
 fn a_refused_topic_is_held_with_its_reason_while_others_flow() {
     let cloud = Cloud::start(&[(TOPIC, 2), ("alerts", 1)]);
     let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;

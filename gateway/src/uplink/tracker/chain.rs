@@ -277,10 +277,7 @@ impl Topic {
         }
     }
 
-    pub(super) fn in_doubt(&self) -> Vec<(u32, Option<i64>)> {
-        if !self.open {
-            return Vec::new();
-        }
+    pub(super) fn offsets(&self) -> Vec<(u32, Option<i64>)> {
         (0..).zip(self.targets.iter().map(|target| target.offset)).collect()
     }
 

@@ -330,10 +330,9 @@ impl Tracker {
         }
     }
 
-    /// The partitions of `topic` with the last offset that is accounted for, if records of it may have been
-    /// stored of which nobody heard. The offset is `None` where it is not known.
-    pub(crate) fn in_doubt(&self, topic: TopicId) -> Vec<(u32, Option<i64>)> {
-        self.topics.get(usize::from(topic.0)).map(Topic::in_doubt).unwrap_or_default()
+    /// The partitions of `topic` with the last offset that is accounted for, `None` where it is not known.
+    pub(crate) fn offsets(&self, topic: TopicId) -> Vec<(u32, Option<i64>)> {
+        self.topics.get(usize::from(topic.0)).map(Topic::offsets).unwrap_or_default()
     }
 
     /// Whether records of the topic may be sent: that is recorded, durably, before the first one is.

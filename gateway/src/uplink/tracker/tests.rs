@@ -326,7 +326,10 @@ impl World {
     }
 
     fn read_tail(&mut self, topic: TopicId) {
-        for (partition, offset) in self.tracker.in_doubt(topic) {
+        if !self.tracker.is_open(topic) {
+            return;
+        }
+        for (partition, offset) in self.tracker.offsets(topic) {
             let from = usize::try_from(offset.expect("ends were known when it was opened") + 1).unwrap();
             let log = self.offsets.get(&(topic.0, partition)).cloned().unwrap_or_default();
             for (offset, (stream, seq)) in log.iter().enumerate().skip(from) {
