@@ -50,6 +50,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// Writes a duration with the largest unit that divides it.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
+    if duration.is_zero() {
+        return "0s".to_owned();
+    }
     spelled(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), &TIMES)
 }
 
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn durations_parse_and_are_shown_in_their_largest_whole_unit() {
-        for text in ["250ms", "10s", "5min", "2h", "1us"] {
+        for text in ["250ms", "10s", "5min", "2h", "1us", "0s"] {
             assert_eq!(parse_duration(text).map(show_duration).as_deref(), Some(text));
         }
         assert_eq!(parse_duration("1500ms").map(show_duration).as_deref(), Some("1500ms"));

@@ -1,6 +1,7 @@
 //! The `[mqtt]` section of a file.
 
 use std::fs;
+use std::time::Duration;
 
 use penstock_proto::Lane;
 
@@ -28,6 +29,46 @@ fn a_listener_is_enough_and_lets_nobody_in_by_itself() {
 }
 
 #[test]
+fn bounds_are_read_up_to_their_edges() {
+    let check = |keys: &str, change: fn(&mut Limits)| {
+        let mut expected = Limits::default();
+        change(&mut expected);
+        let read = read(&[LISTENER, "[mqtt]\n", keys].concat()).expect(keys);
+        assert_eq!(read.limits, expected, "{keys}");
+    };
+    check("session_expiry_max = \"0s\"\n", |limits| limits.session_expiry_seconds_max = 0);
+    check("session_expiry_max = \"8760h\"\n", |limits| limits.session_expiry_seconds_max = 31_536_000);
+    check("session_expiry_max = \"1999ms\"\n", |limits| limits.session_expiry_seconds_max = 1);
+    check("sys_interval = \"0s\"\n", |limits| limits.sys_interval = Duration::ZERO);
+    check("sys_interval = \"1s\"\n", |limits| limits.sys_interval = Duration::from_secs(1));
+    check("topic_aliases_max = 0\nretained_max = 0\nretained_bytes_max = \"0B\"\n", |limits| {
+        (limits.topic_aliases_max, limits.retained_max, limits.retained_bytes_max) = (0, 0, 0);
+    });
+    check("queue_messages_max = 60000\noutgoing_inflight_max = 60000\n", |limits| {
+        (limits.queue_messages_max, limits.outgoing_inflight_max) = (60_000, 60_000);
+    });
+    check("queue_bytes_max = \"256KiB\"\nqueues_bytes_max = \"1MiB\"\n", |limits| {
+        (limits.queue_bytes_max, limits.queues_bytes_max) = (256 << 10, 1 << 20);
+    });
+    check("sessions_max = 1\nsubscriptions_max = 4096\n", |limits| {
+        (limits.sessions_max, limits.subscriptions_max) = (1, 4096);
+    });
+}
+
+#[test]
+fn a_listener_speaks_websocket_only_if_told() {
+    let check = |keys: &str, expected: Option<&str>| {
+        let config = read(&[LISTENER, keys].concat()).expect(keys);
+        assert_eq!(config.listeners[0].websocket.as_deref(), expected, "{keys}");
+    };
+    check("", None);
+    check("websocket_path = \"/devices\"\n", None);
+    check("websocket = true\n", Some("/mqtt"));
+    check("websocket = true\nwebsocket_path = \"/site-7/v1.0/~mqtt_\"\n", Some("/site-7/v1.0/~mqtt_"));
+    check("websocket = true\nwebsocket_path = \"/\"\n", Some("/"));
+}
+
+#[test]
 fn topics_name_their_lane() {
     let topic = "[[mqtt.topic]]\ntemplate = \"a/{device}\"\nlane = \"alerts\"\n";
     let config = read(&[LISTENER, topic].concat()).expect("valid");
@@ -43,6 +84,27 @@ fn what_is_wrong_is_named() {
     check("", &["mqtt.listener.address", "missing"]);
     check(&[LISTENER, "tls = true\n"].concat(), &["mqtt.listener[0].certificate_file", "missing"]);
     check(&[LISTENER, "[mqtt]\npacket_bytes_max = \"1MiB\"\n"].concat(), &["packet_bytes_max", "900KiB"]);
+    let limits = |keys: &str| [LISTENER, "[mqtt]\n", keys].concat();
+    check(
+        &limits("outgoing_inflight_max = 65\nqueue_messages_max = 64\n"),
+        &["mqtt.outgoing_inflight_max", "65", "queue_messages_max, 64"],
+    );
+    check(
+        &limits("queue_bytes_max = \"128KiB\"\n"),
+        &["mqtt.queue_bytes_max", "128KiB", "at least packet_bytes_max, 256KiB"],
+    );
+    check(
+        &limits("queue_bytes_max = \"2MiB\"\nqueues_bytes_max = \"1MiB\"\n"),
+        &["mqtt.queue_bytes_max", "2MiB", "at most queues_bytes_max, 1MiB"],
+    );
+    check(&limits("sys_interval = \"999ms\"\n"), &["mqtt.sys_interval", "at least 1s"]);
+    check(&limits("session_expiry_max = \"8761h\"\n"), &["mqtt.session_expiry_max", "8760h"]);
+    check(&limits("queue_messages_max = 60001\n"), &["mqtt.queue_messages_max", "60000"]);
+    check(&limits("subscriptions_max = 4097\n"), &["mqtt.subscriptions_max", "4096"]);
+    for path in ["mqtt", "/mqtt?x=1", "/mq tt", "/mqtt#", "/%6dqtt", "/m\u{fc}"] {
+        let text = [LISTENER, &format!("websocket_path = {path:?}\n")].concat();
+        check(&text, &["mqtt.listener[0].websocket_path", path]);
+    }
     check(
         &[LISTENER, "[[mqtt.topic]]\ntemplate = \"a/b\"\n"].concat(),
         &["mqtt.topic[0].template", "a/b", "{device}"],

@@ -35,11 +35,12 @@ pub(super) fn open_config() -> Config {
         listeners: vec![Listener {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
+            websocket: None,
             receive_buffer: None,
             send_buffer: None,
             on_full: OnFull::default(),
         }],
-        access: Access { anonymous: true, users_file: None },
+        access: Access { anonymous: true, ..Access::default() },
         topics: Topic::defaults(),
     }
 }
