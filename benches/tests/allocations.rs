@@ -71,11 +71,12 @@ fn config() -> Config {
         listeners: vec![Listener {
             address,
             tls: None,
+            websocket: None,
             receive_buffer: None,
             send_buffer: None,
             on_full: OnFull::default(),
         }],
-        access: Access { anonymous: true, users_file: None },
+        access: Access { anonymous: true, ..Access::default() },
         topics: vec![Topic {
             template: "devices/{device}/telemetry".to_owned(),
             lane: penstock_proto::Lane::Telemetry,
