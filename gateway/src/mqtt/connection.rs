@@ -212,7 +212,7 @@ impl Connection {
         }
         let ends = self.closing.filter(|_| self.expired || self.session.acks.is_empty());
         if let Some(reason) = ends.and_then(End::reason) {
-            disconnect(&mut scratch.batch.out, self.session.version(), reason);
+            disconnect(&mut scratch.batch.out, self.session.version(), reason, None);
         }
         if !scratch.batch.out.is_empty() {
             self.send(cx, &scratch.batch.out)?;

@@ -157,7 +157,7 @@ fn answer_version(body: &[u8]) -> Option<Version> {
 async fn refuse(stream: &mut Stream, version: Option<Version>, refusal: Refusal) -> Refusal {
     if let (Some(version), Some(reason)) = (version, refusal.reason()) {
         let mut out = Vec::new();
-        reason.refuse_connect(&mut out, version);
+        reason.refuse_connect(&mut out, version, None);
         let farewell = async {
             stream.write_all(&out).await?;
             stream.shutdown().await
@@ -176,7 +176,7 @@ struct Entered {
 
 /// Decides on a CONNECT, enters the client and waits for a connection that it replaces.
 async fn enter(shared: &Arc<Shared>, permit: &Permit, connect: &Connect<'_>) -> Result<Entered, Refusal> {
-    if connect.enhanced_authentication {
+    if connect.authentication_method.is_some() {
         return Err(Refusal::AuthenticationMethod);
     }
     let assigned = connect.client_id.is_empty();
@@ -243,11 +243,14 @@ impl Entered {
         let longest = limits.keep_alive_seconds_max;
         let overruled = connect.keep_alive == 0 || connect.keep_alive > longest;
         let told = Connack {
+            session_present: false,
             assigned_client_id: self.assigned.then(|| link.client()),
             server_keep_alive: overruled.then_some(longest),
-            session_expiry_refused: connect.session_expiry != 0,
+            session_expiry: (connect.session_expiry != 0).then_some(0),
             receive_max: limits.inflight_max,
             packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
+            topic_alias_max: 0,
+            response_information: None,
         };
         let mut out = Vec::new();
         connack(&mut out, connect.version, &told);

@@ -14,7 +14,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::codec::{Delivery, PublishProperties, Version, filter_matches, publish_to};
+use super::codec::{Delivery, PublishProperties, Qos, Version, filter_matches, publish_to};
 
 const SHARDS: usize = 16;
 
@@ -337,6 +337,8 @@ impl Registry {
         payload: &[u8],
     ) -> Delivered {
         let mut count = Delivered::default();
+        let mut forwarded = Vec::new();
+        properties.forward(&mut forwarded);
         let subscriptions = from.device.subscriptions.lock();
         for (place, one) in subscriptions.iter().enumerate() {
             let matches = |one: &Subscription| {
@@ -348,7 +350,18 @@ impl Registry {
                 continue;
             }
             let retain = retain && one.options.retain_as_published;
-            let delivery = Delivery { topic, payload, retain, properties };
+            let delivery = Delivery {
+                topic,
+                alias: None,
+                dup: false,
+                qos: Qos::AtMostOnce,
+                retain,
+                id: 0,
+                expiry_seconds: properties.expiry_seconds,
+                subscription_ids: &[],
+                properties: &forwarded,
+                payload,
+            };
             if one.link.deliver(&delivery, self.outgoing_bytes_max) {
                 count.queued += 1;
             } else {

@@ -213,6 +213,9 @@ impl Session {
         frame: &Frame<'_>,
     ) -> Result<(), Rest> {
         let publish = Publish::decode(frame, self.version).map_err(End::from)?;
+        if publish.alias.is_some() {
+            return Err(Rest::End(End::Malformed(Malformed::TopicAlias)));
+        }
         if publish.retain && self.version == Version::V5 {
             return Err(Rest::End(End::Retain));
         }
@@ -339,7 +342,7 @@ impl Session {
                 no_local: request.no_local,
                 retain_as_published: request.retain_as_published,
             };
-            let reason = if subscribe.has_subscription_id {
+            let reason = if subscribe.subscription_id.is_some() {
                 Some(Reason::SubscriptionIdentifiersNotSupported)
             } else {
                 refuse_filter(place, request.filter).or_else(|| {
@@ -380,6 +383,7 @@ impl Session {
             retain: will.retain,
             topic: &will.topic,
             id: 0,
+            alias: None,
             properties,
             payload: &will.payload,
         };

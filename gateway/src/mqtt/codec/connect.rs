@@ -22,8 +22,16 @@ pub(crate) struct Connect<'a> {
     pub(crate) session_expiry: u32,
     /// Largest packet the client takes, in bytes.
     pub(crate) packet_bytes_max: Option<u32>,
-    /// The client asks for enhanced authentication.
-    pub(crate) enhanced_authentication: bool,
+    /// Most QoS 1 and 2 publishes the client takes before it acknowledges one; never zero.
+    pub(crate) receive_max: u16,
+    /// Highest topic alias the client takes; zero for none.
+    pub(crate) topic_alias_max: u16,
+    /// The client asks where responses may be sent.
+    pub(crate) request_response: bool,
+    /// Whether reason strings and user properties may be sent beside CONNACK, PUBLISH and DISCONNECT.
+    pub(crate) request_problem: bool,
+    /// The client asks for enhanced authentication of this name.
+    pub(crate) authentication_method: Option<&'a str>,
 }
 
 /// The will of a CONNECT.
@@ -31,6 +39,8 @@ pub(crate) struct Connect<'a> {
 pub(crate) struct Will<'a> {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
+    /// Seconds from the end of the connection until it is due.
+    pub(crate) delay_seconds: u32,
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
     pub(crate) properties: PublishProperties<'a>,
@@ -60,7 +70,11 @@ impl<'a> Connect<'a> {
             password: None,
             session_expiry: 0,
             packet_bytes_max: None,
-            enhanced_authentication: false,
+            receive_max: u16::MAX,
+            topic_alias_max: 0,
+            request_response: false,
+            request_problem: true,
+            authentication_method: None,
         };
         if version == Version::V5 {
             connect.read_properties(&mut reader)?;
@@ -80,16 +94,20 @@ impl<'a> Connect<'a> {
     }
 
     fn read_properties(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
-        let mut data_without_method = false;
+        let mut data = false;
         properties::read(reader, Allowed::CONNECT, |property| match property {
             Property::SessionExpiry(seconds) => self.session_expiry = seconds,
             Property::PacketBytesMax(bytes) => self.packet_bytes_max = Some(bytes),
-            Property::AuthenticationMethod(_) => self.enhanced_authentication = true,
-            Property::AuthenticationData(_) => data_without_method = true,
+            Property::ReceiveMaximum(count) => self.receive_max = count,
+            Property::TopicAliasMaximum(highest) => self.topic_alias_max = highest,
+            Property::RequestResponse(wanted) => self.request_response = wanted,
+            Property::RequestProblem(wanted) => self.request_problem = wanted,
+            Property::AuthenticationMethod(name) => self.authentication_method = Some(name),
+            Property::AuthenticationData(_) => data = true,
             _ => {}
         })?;
-        if data_without_method && !self.enhanced_authentication {
-            return Err(Malformed::PropertyNotAllowed);
+        if data && self.authentication_method.is_none() {
+            return Err(Malformed::AuthenticationMethod);
         }
         Ok(())
     }
@@ -107,7 +125,9 @@ impl<'a> Will<'a> {
         }
         let payload = reader.binary()?;
         let qos = Qos::from_bits(flags >> 3)?;
-        Ok(Self { qos, retain: flags & FLAG_WILL_RETAIN != 0, topic, payload, properties })
+        let retain = flags & FLAG_WILL_RETAIN != 0;
+        let delay_seconds = properties.will_delay.unwrap_or(0);
+        Ok(Self { qos, retain, delay_seconds, topic, payload, properties })
     }
 }
 

@@ -94,12 +94,20 @@ pub(crate) const fn ping(body: &[u8]) -> Result<(), Malformed> {
     Reader::new(body).end()
 }
 
-/// Checks an AUTH. No authentication exchange exists here, so a well-formed one is out of place.
+/// Checks an AUTH, whose reason and authentication method a client may not leave out (section 3.15). No
+/// authentication exchange exists here, so that a well-formed one is out of place.
 pub(crate) fn auth(body: &[u8], version: Version) -> Result<(), Malformed> {
     if version == Version::V3 {
         return Err(Malformed::PacketType);
     }
     let mut reader = Reader::new(body);
-    read_code(&mut reader, &[0x00, 0x18, 0x19], Allowed::AUTH, |_| {})?;
-    reader.end()
+    if reader.is_empty() {
+        return Err(Malformed::ReasonCode);
+    }
+    let mut method = false;
+    read_code(&mut reader, &[0x18, 0x19], Allowed::AUTH, |property| {
+        method |= matches!(property, Property::AuthenticationMethod(_));
+    })?;
+    reader.end()?;
+    if method { Ok(()) } else { Err(Malformed::AuthenticationMethod) }
 }

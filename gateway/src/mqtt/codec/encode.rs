@@ -1,66 +1,75 @@
-//! What a server sends.
+//! What a server sends, PUBLISH aside.
 //!
 //! Every function appends one packet to `out`. Reason codes and properties that say nothing are
 //! left out, so that a PUBACK has four bytes in both versions.
 
-use super::reader::VARINT_MAX;
+use super::Version;
+use super::reader::{VARINT_MAX, septet, varint_bytes};
 use super::reason::Reason;
-use super::{PublishProperties, Version};
 
-/// What a CONNACK tells besides its reason; the properties are written with MQTT 5 only.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a CONNACK that accepts tells; the properties are written with MQTT 5 only.
+///
+/// What it does not tell is offered: QoS 2, retained messages, wildcards, subscription identifiers
+/// and shared subscriptions.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Connack<'a> {
+    /// The server has state of this client from an earlier connection.
+    pub(crate) session_present: bool,
     /// The client id that the server chose.
     pub(crate) assigned_client_id: Option<&'a str>,
     /// Seconds, where the server overrules the client.
     pub(crate) server_keep_alive: Option<u16>,
-    /// The client asked for a session that outlives the connection and does not get one.
-    pub(crate) session_expiry_refused: bool,
-    /// Most QoS 1 and 2 publishes the client may have open.
+    /// Seconds, where the server overrules the client.
+    pub(crate) session_expiry: Option<u32>,
+    /// Most QoS 1 and 2 publishes the client may have open; not zero.
     pub(crate) receive_max: u16,
-    /// Largest packet that is accepted, in bytes.
+    /// Largest packet that is accepted, in bytes; not zero.
     pub(crate) packet_bytes_max: u32,
+    /// Highest topic alias that is accepted; zero for none.
+    pub(crate) topic_alias_max: u16,
+    /// Where responses may be sent, for a client that asked for it.
+    pub(crate) response_information: Option<&'a str>,
 }
 
-/// Appends a CONNACK that accepts. The session is never present.
+/// Appends a CONNACK that accepts.
 pub(crate) fn connack(out: &mut Vec<u8>, version: Version, told: &Connack<'_>) {
+    let present = u8::from(told.session_present);
     if version == Version::V3 {
-        out.extend_from_slice(&[0x20, 2, 0, 0]);
+        out.extend_from_slice(&[0x20, 2, present, 0]);
         return;
     }
     let mut properties = Vec::new();
-    if told.session_expiry_refused {
-        properties.extend_from_slice(&[0x11, 0, 0, 0, 0]);
-    }
-    properties.push(0x21);
-    properties.extend_from_slice(&told.receive_max.to_be_bytes());
-    // Retain Available 0, Maximum Packet Size.
-    properties.extend_from_slice(&[0x25, 0, 0x27]);
-    properties.extend_from_slice(&told.packet_bytes_max.to_be_bytes());
-    if let Some(id) = told.assigned_client_id {
-        properties.push(0x12);
-        string(&mut properties, id);
-    }
-    // Topic Alias Maximum 0 is the default. Wildcards work inside the device's own topics.
-    properties.extend_from_slice(&[0x28, 1, 0x29, 0, 0x2a, 0]);
-    if let Some(seconds) = told.server_keep_alive {
-        properties.push(0x13);
+    if let Some(seconds) = told.session_expiry {
+        properties.push(0x11);
         properties.extend_from_slice(&seconds.to_be_bytes());
     }
-    out.push(0x20);
-    varint(out, 2 + varint_bytes(properties.len()) + properties.len());
-    out.extend_from_slice(&[0, 0]);
-    varint(out, properties.len());
-    out.extend_from_slice(&properties);
+    if told.receive_max != u16::MAX {
+        short(&mut properties, 0x21, told.receive_max);
+    }
+    properties.push(0x27);
+    properties.extend_from_slice(&told.packet_bytes_max.to_be_bytes());
+    text(&mut properties, 0x12, told.assigned_client_id);
+    if told.topic_alias_max != 0 {
+        short(&mut properties, 0x22, told.topic_alias_max);
+    }
+    if let Some(seconds) = told.server_keep_alive {
+        short(&mut properties, 0x13, seconds);
+    }
+    text(&mut properties, 0x1a, told.response_information);
+    with_properties(out, 0x20, &[present, 0], &properties);
 }
 
 impl Reason {
-    /// Appends a CONNACK that refuses for this reason.
-    pub(crate) fn refuse_connect(self, out: &mut Vec<u8>, version: Version) {
-        match version {
-            Version::V3 => out.extend_from_slice(&[0x20, 2, 0, self.connect_return_code()]),
-            Version::V5 => out.extend_from_slice(&[0x20, 3, 0, self.code(), 0]),
+    /// Appends a CONNACK that refuses for this reason. The string says more about it, to a person; it is
+    /// written with MQTT 5 only.
+    pub(crate) fn refuse_connect(self, out: &mut Vec<u8>, version: Version, reason_string: Option<&str>) {
+        if version == Version::V3 {
+            out.extend_from_slice(&[0x20, 2, 0, self.connect_return_code()]);
+            return;
         }
+        let mut properties = Vec::new();
+        text(&mut properties, 0x1f, reason_string);
+        with_properties(out, 0x20, &[0, self.code()], &properties);
     }
 }
 
@@ -70,13 +79,19 @@ pub(crate) fn puback(out: &mut Vec<u8>, id: u16, reason: Reason) {
     ack(out, 0x40, id, reason);
 }
 
-/// Appends a PUBREC.
+/// Appends a PUBREC; the same holds for its reason.
 #[inline]
 pub(crate) fn pubrec(out: &mut Vec<u8>, id: u16, reason: Reason) {
     ack(out, 0x50, id, reason);
 }
 
-/// Appends a PUBCOMP.
+/// Appends a PUBREL; the same holds for its reason.
+#[inline]
+pub(crate) fn pubrel(out: &mut Vec<u8>, id: u16, reason: Reason) {
+    ack(out, 0x62, id, reason);
+}
+
+/// Appends a PUBCOMP; the same holds for its reason.
 #[inline]
 pub(crate) fn pubcomp(out: &mut Vec<u8>, id: u16, reason: Reason) {
     ack(out, 0x70, id, reason);
@@ -104,13 +119,10 @@ pub(crate) fn unsuback(out: &mut Vec<u8>, version: Version, id: u16, codes: &[u8
 }
 
 fn subscription_answer(out: &mut Vec<u8>, first: u8, version: Version, id: u16, codes: &[u8]) {
-    let properties = usize::from(version == Version::V5);
-    out.push(first);
-    varint(out, 2 + properties + codes.len());
+    let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    header(out, first, 2 + properties.len() + codes.len());
     out.extend_from_slice(&id.to_be_bytes());
-    if version == Version::V5 {
-        out.push(0);
-    }
+    out.extend_from_slice(properties);
     out.extend_from_slice(codes);
 }
 
@@ -119,75 +131,64 @@ pub(crate) fn pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xd0, 0]);
 }
 
-/// Appends a DISCONNECT; with 3.1.1 a server just closes. The empty properties could be left out, but
-/// rumqttc does not read it then.
-pub(crate) fn disconnect(out: &mut Vec<u8>, version: Version, reason: Reason) {
+/// Appends a DISCONNECT; with 3.1.1 a server just closes. The string says more about the reason, to a
+/// person. Empty properties could be left out, but rumqttc does not read it then.
+pub(crate) fn disconnect(out: &mut Vec<u8>, version: Version, reason: Reason, reason_string: Option<&str>) {
     if version == Version::V5 {
-        out.extend_from_slice(&[0xe0, 2, reason.code(), 0]);
+        let mut properties = Vec::new();
+        text(&mut properties, 0x1f, reason_string);
+        with_properties(out, 0xe0, &[reason.code()], &properties);
     }
 }
 
-/// A publish to a subscriber, at QoS 0.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Delivery<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) payload: &'a [u8],
-    pub(crate) retain: bool,
-    pub(crate) properties: &'a PublishProperties<'a>,
+/// Appends a packet of fixed fields and properties.
+fn with_properties(out: &mut Vec<u8>, first: u8, fields: &[u8], properties: &[u8]) {
+    header(out, first, fields.len() + varint_bytes(properties.len()) + properties.len());
+    out.extend_from_slice(fields);
+    varint(out, properties.len());
+    out.extend_from_slice(properties);
 }
 
-/// Appends a PUBLISH at QoS 0, or nothing if the packet would be larger than `bytes_max`.
-/// Returns whether it was appended.
-pub(crate) fn publish(
-    out: &mut Vec<u8>,
-    version: Version,
-    delivery: &Delivery<'_>,
-    bytes_max: usize,
-) -> bool {
-    let block = delivery.properties.block;
-    let properties = if version == Version::V5 { varint_bytes(block.len()) + block.len() } else { 0 };
-    let remaining = 2 + delivery.topic.len() + properties + delivery.payload.len();
-    if remaining > VARINT_MAX || 1 + varint_bytes(remaining) + remaining > bytes_max {
-        return false;
-    }
-    out.push(0x30 | u8::from(delivery.retain));
-    varint(out, remaining);
-    string(out, delivery.topic);
-    if version == Version::V5 {
-        // Payload format, expiry, content type, response topic, correlation data and user
-        // properties travel unaltered; a topic alias never gets this far.
-        varint(out, block.len());
-        out.extend_from_slice(block);
-    }
-    out.extend_from_slice(delivery.payload);
-    true
+fn short(out: &mut Vec<u8>, property: u8, value: u16) {
+    let [high, low] = value.to_be_bytes();
+    out.extend_from_slice(&[property, high, low]);
 }
 
-/// Appends a string. It came from a packet, so its length fits two bytes; a longer one is cut.
-fn string(out: &mut Vec<u8>, text: &str) {
-    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-    out.extend_from_slice(&length.to_be_bytes());
-    let bytes = text.as_bytes();
-    out.extend_from_slice(bytes.get(..usize::from(length)).unwrap_or(bytes));
-}
-
-fn varint(out: &mut Vec<u8>, mut value: usize) {
-    loop {
-        let byte = u8::try_from(value & 0x7f).unwrap_or(0);
-        value >>= 7;
-        if value == 0 {
-            out.push(byte);
-            return;
-        }
-        out.push(byte | 0x80);
+/// Appends a property that is a string. It is ours or came in a packet, so that its length fits two
+/// bytes; a longer one is left out.
+fn text(out: &mut Vec<u8>, property: u8, text: Option<&str>) {
+    let Some(text) = text else { return };
+    if let Ok(length) = u16::try_from(text.len()) {
+        short(out, property, length);
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
-const fn varint_bytes(value: usize) -> usize {
-    match value {
-        0..=127 => 1,
-        128..=16_383 => 2,
-        16_384..=2_097_151 => 3,
-        _ => 4,
+/// Appends a fixed header: the first byte and the remaining length, at most [`VARINT_MAX`].
+#[inline]
+pub(super) fn header(out: &mut Vec<u8>, first: u8, remaining: usize) {
+    let [a, b, c, d] = septets(remaining);
+    match varint_bytes(remaining) {
+        1 => out.extend_from_slice(&[first, a]),
+        2 => out.extend_from_slice(&[first, a | 0x80, b]),
+        3 => out.extend_from_slice(&[first, a | 0x80, b | 0x80, c]),
+        _ => out.extend_from_slice(&[first, a | 0x80, b | 0x80, c | 0x80, d]),
     }
+}
+
+/// Appends a variable byte integer, at most [`VARINT_MAX`].
+#[inline]
+pub(super) fn varint(out: &mut Vec<u8>, value: usize) {
+    let [a, b, c, d] = septets(value);
+    match varint_bytes(value) {
+        1 => out.push(a),
+        2 => out.extend_from_slice(&[a | 0x80, b]),
+        3 => out.extend_from_slice(&[a | 0x80, b | 0x80, c]),
+        _ => out.extend_from_slice(&[a | 0x80, b | 0x80, c | 0x80, d]),
+    }
+}
+
+fn septets(value: usize) -> [u8; 4] {
+    debug_assert!(value <= VARINT_MAX, "{value} does not fit a variable byte integer");
+    [septet(value, 0), septet(value, 1), septet(value, 2), septet(value, 3)]
 }

@@ -29,18 +29,28 @@ pub(crate) enum Malformed {
     PropertyUnknown,
     #[error("property not allowed in this packet")]
     PropertyNotAllowed,
+    #[error("property that only servers send")]
+    PropertyOfServers,
     #[error("property given twice")]
     PropertyRepeated,
     #[error("property value out of range")]
     PropertyValue,
     #[error("reason code not allowed in this packet")]
     ReasonCode,
+    #[error("authentication data without a method")]
+    AuthenticationMethod,
     #[error("not a valid topic name")]
     TopicName,
+    #[error("neither topic nor topic alias")]
+    NoTopic,
     #[error("not a valid topic filter")]
     TopicFilter,
-    #[error("bad subscription options")]
+    #[error("reserved bits in subscription options")]
     SubscriptionOptions,
+    #[error("subscription option out of range")]
+    SubscriptionValue,
+    #[error("no local on a shared subscription")]
+    SharedNoLocal,
     #[error("no topic filter")]
     NoFilter,
     #[error("unknown protocol name")]
@@ -53,12 +63,13 @@ pub(crate) enum Malformed {
     NotConnect,
     #[error("packet not allowed here")]
     Unexpected,
-    #[error("topic alias not offered")]
+    #[error("topic alias zero or not offered")]
     TopicAlias,
 }
 
 impl Malformed {
-    /// The MQTT 5 reason code told to the client.
+    /// The MQTT 5 reason code told to the client: what cannot be parsed is malformed, what is out of
+    /// place is a protocol error (sections 1.2 and 4.13).
     pub(crate) const fn reason(self) -> Reason {
         match self {
             Self::PacketType
@@ -70,19 +81,24 @@ impl Malformed {
             | Self::Qos
             | Self::Dup
             | Self::PropertyUnknown
+            | Self::PropertyNotAllowed
+            | Self::TopicName
+            | Self::TopicFilter
             | Self::SubscriptionOptions
             | Self::ConnectFlags => Reason::MalformedPacket,
             Self::TooLarge => Reason::PacketTooLarge,
             Self::PacketId
-            | Self::PropertyNotAllowed
+            | Self::PropertyOfServers
             | Self::PropertyRepeated
             | Self::PropertyValue
             | Self::ReasonCode
+            | Self::AuthenticationMethod
+            | Self::NoTopic
+            | Self::SubscriptionValue
+            | Self::SharedNoLocal
             | Self::NoFilter
             | Self::NotConnect
             | Self::Unexpected => Reason::ProtocolError,
-            Self::TopicName => Reason::TopicNameInvalid,
-            Self::TopicFilter => Reason::TopicFilterInvalid,
             Self::ProtocolName | Self::ProtocolLevel(_) => Reason::UnsupportedProtocolVersion,
             Self::TopicAlias => Reason::TopicAliasInvalid,
         }

@@ -28,9 +28,15 @@ pub(super) enum Property<'a> {
 
 /// The set of property identifiers that a packet allows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Allowed(u64);
+pub(super) struct Allowed {
+    ids: u64,
+    /// Those that the packet may hold if a server sends it.
+    of_servers: u64,
+}
 
 const USER: u8 = 0x26;
+/// Properties that are not forwarded as they came: expiry, will delay, topic alias.
+const OF_ONE_HOP: Allowed = Allowed::new(&[0x02, 0x18, 0x23]);
 /// Every identifier that MQTT 5 defines, those of servers included.
 const KNOWN: Allowed = Allowed::new(&[
     0x01, 0x02, 0x03, 0x08, 0x09, 0x0b, 0x11, 0x12, 0x13, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1c, 0x1f,
@@ -40,11 +46,12 @@ const KNOWN: Allowed = Allowed::new(&[
 impl Allowed {
     pub(super) const CONNECT: Self = Self::new(&[0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, USER, 0x27]);
     pub(super) const WILL: Self = Self::new(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, USER]);
-    pub(super) const PUBLISH: Self = Self::new(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x23, USER]);
+    pub(super) const PUBLISH: Self =
+        Self::new(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x23, USER]).or_of_servers(&[0x0b]);
     pub(super) const ACK: Self = Self::new(&[0x1f, USER]);
     pub(super) const SUBSCRIBE: Self = Self::new(&[0x0b, USER]);
     pub(super) const UNSUBSCRIBE: Self = Self::new(&[USER]);
-    pub(super) const DISCONNECT: Self = Self::new(&[0x11, 0x1f, USER]);
+    pub(super) const DISCONNECT: Self = Self::new(&[0x11, 0x1f, USER]).or_of_servers(&[0x1c]);
     pub(super) const AUTH: Self = Self::new(&[0x15, 0x16, 0x1f, USER]);
 
     const fn new(mut ids: &[u8]) -> Self {
@@ -53,11 +60,26 @@ impl Allowed {
             bits |= 1 << *id;
             ids = rest;
         }
-        Self(bits)
+        Self { ids: bits, of_servers: 0 }
+    }
+
+    const fn or_of_servers(self, ids: &[u8]) -> Self {
+        Self { ids: self.ids, of_servers: Self::new(ids).ids }
     }
 
     const fn bit(self, id: u8) -> u64 {
-        if id < 64 { self.0 & (1 << id) } else { 0 }
+        if id < 64 { self.ids & (1 << id) } else { 0 }
+    }
+
+    /// Why an identifier outside the set is refused.
+    const fn refusal(self, id: u8) -> Malformed {
+        if id < 64 && self.of_servers & (1 << id) != 0 {
+            Malformed::PropertyOfServers
+        } else if KNOWN.bit(id) != 0 {
+            Malformed::PropertyNotAllowed
+        } else {
+            Malformed::PropertyUnknown
+        }
     }
 }
 
@@ -85,8 +107,7 @@ pub(super) fn each<'a>(
         let id = block.u8()?;
         let bit = allowed.bit(id);
         if bit == 0 {
-            let known = KNOWN.bit(id) != 0;
-            return Err(if known { Malformed::PropertyNotAllowed } else { Malformed::PropertyUnknown });
+            return Err(allowed.refusal(id));
         }
         if seen & bit != 0 && id != USER {
             return Err(Malformed::PropertyRepeated);
@@ -119,7 +140,10 @@ fn value<'a>(id: u8, reader: &mut Reader<'a>) -> Result<Property<'a>, Malformed>
             count => Property::ReceiveMaximum(count),
         },
         0x22 => Property::TopicAliasMaximum(reader.u16()?),
-        0x23 => Property::TopicAlias(reader.u16()?),
+        0x23 => match reader.u16()? {
+            0 => return Err(Malformed::TopicAlias),
+            alias => Property::TopicAlias(alias),
+        },
         USER => Property::User(reader.string()?, reader.string()?),
         0x27 => Property::PacketBytesMax(not_zero(reader.u32()?)?),
         _ => return Err(Malformed::PropertyUnknown),
@@ -136,6 +160,21 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
 
 const fn not_zero(value: u32) -> Result<u32, Malformed> {
     if value == 0 { Err(Malformed::PropertyValue) } else { Ok(value) }
+}
+
+/// Appends the properties of a block that was read before, without those that belong to one hop only.
+pub(super) fn forward(block: &[u8], out: &mut Vec<u8>) {
+    let mut reader = Reader::new(block);
+    while let Some(&id) = reader.rest().first() {
+        let before = reader.rest();
+        if reader.u8().and_then(|id| value(id, &mut reader)).is_err() {
+            return;
+        }
+        let bytes = before.len() - reader.rest().len();
+        if OF_ONE_HOP.bit(id) == 0 {
+            out.extend_from_slice(before.get(..bytes).unwrap_or_default());
+        }
+    }
 }
 
 /// The user properties of a block that was read before, in order.

@@ -89,6 +89,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Seven bits of a variable byte integer, by their place from the lowest.
+#[inline]
+pub(super) const fn septet(value: usize, place: u32) -> u8 {
+    let [low, ..] = (value >> (7 * place)).to_le_bytes();
+    low & 0x7f
+}
+
+/// The size of a variable byte integer, in bytes; four is the most.
+#[inline]
+pub(super) const fn varint_bytes(value: usize) -> usize {
+    match value {
+        0..=127 => 1,
+        128..=16_383 => 2,
+        16_384..=2_097_151 => 3,
+        _ => 4,
+    }
+}
+
 /// Reads a variable byte integer from the front of `input`: its value and its size in bytes, or
 /// nothing if `input` ends inside it. More bytes than needed are refused ([MQTT-1.5.5-1]).
 pub(super) fn varint(input: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {

@@ -2,12 +2,15 @@
 
 use super::malformed::Malformed;
 
-/// A reason code of MQTT 5 (section 2.4); only those a server of this kind sends or understands.
+/// A reason code of MQTT 5 (section 2.4): what a server may send. The granted levels of a SUBACK are no
+/// reasons, and this server knows no other to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Reason {
     Success = 0x00,
+    NoMatchingSubscribers = 0x10,
     NoSubscriptionExisted = 0x11,
+    UnspecifiedError = 0x80,
     MalformedPacket = 0x81,
     ProtocolError = 0x82,
     Implementation = 0x83,
@@ -16,21 +19,30 @@ pub(crate) enum Reason {
     BadUserNameOrPassword = 0x86,
     NotAuthorized = 0x87,
     ServerUnavailable = 0x88,
+    ServerBusy = 0x89,
+    Banned = 0x8A,
     ServerShuttingDown = 0x8B,
     BadAuthenticationMethod = 0x8C,
     KeepAliveTimeout = 0x8D,
     SessionTakenOver = 0x8E,
     TopicFilterInvalid = 0x8F,
     TopicNameInvalid = 0x90,
+    PacketIdInUse = 0x91,
     PacketIdNotFound = 0x92,
     ReceiveMaximumExceeded = 0x93,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
+    MessageRateTooHigh = 0x96,
     QuotaExceeded = 0x97,
+    DisconnectedAdministratively = 0x98,
+    PayloadFormatInvalid = 0x99,
     RetainNotSupported = 0x9A,
+    QosNotSupported = 0x9B,
     SharedSubscriptionsNotSupported = 0x9E,
     ConnectionRateExceeded = 0x9F,
+    ConnectTimeExceeded = 0xA0,
     SubscriptionIdentifiersNotSupported = 0xA1,
+    WildcardsNotSupported = 0xA2,
 }
 
 impl Reason {
@@ -46,7 +58,7 @@ impl Reason {
             Self::UnsupportedProtocolVersion => 1,
             Self::ClientIdentifierNotValid => 2,
             Self::BadUserNameOrPassword => 4,
-            Self::NotAuthorized => 5,
+            Self::NotAuthorized | Self::Banned => 5,
             _ => 3,
         }
     }

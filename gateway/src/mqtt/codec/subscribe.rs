@@ -3,14 +3,15 @@
 use super::malformed::Malformed;
 use super::properties::{self, Allowed, Property};
 use super::reader::Reader;
-use super::{Version, topic};
+use super::{Qos, Version, topic};
 
 /// One SUBSCRIBE, checked to the end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subscribe<'a> {
     pub(crate) id: u16,
-    /// The client gave a subscription identifier.
-    pub(crate) has_subscription_id: bool,
+    /// What deliveries of these subscriptions carry, if the client gave it; never zero.
+    pub(crate) subscription_id: Option<u32>,
+    version: Version,
     filters: Reader<'a>,
 }
 
@@ -18,10 +19,23 @@ pub(crate) struct Subscribe<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request<'a> {
     pub(crate) filter: &'a str,
+    /// The highest level of deliveries.
+    pub(crate) qos: Qos,
     /// The client does not want its own publishes back.
     pub(crate) no_local: bool,
     /// Deliveries keep the retain flag of the publish.
     pub(crate) retain_as_published: bool,
+    pub(crate) retain_handling: RetainHandling,
+}
+
+/// Whether a new subscription is sent the retained messages that match it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetainHandling {
+    /// Always; the only way of 3.1.1.
+    Send,
+    /// Unless the client had the subscription already.
+    SendIfNew,
+    Never,
 }
 
 impl<'a> Subscribe<'a> {
@@ -29,10 +43,12 @@ impl<'a> Subscribe<'a> {
     pub(crate) fn decode(body: &'a [u8], version: Version) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let id = reader.packet_id()?;
-        let mut has_subscription_id = false;
+        let mut subscription_id = None;
         if version == Version::V5 {
             properties::read(&mut reader, Allowed::SUBSCRIBE, |property| {
-                has_subscription_id |= matches!(property, Property::SubscriptionId(_));
+                if let Property::SubscriptionId(id) = property {
+                    subscription_id = Some(id);
+                }
             })?;
         }
         let filters = reader;
@@ -42,32 +58,48 @@ impl<'a> Subscribe<'a> {
         while !reader.is_empty() {
             request(&mut reader, version)?;
         }
-        Ok(Self { id, has_subscription_id, filters })
+        Ok(Self { id, subscription_id, version, filters })
     }
 
     /// The filters, in order.
     pub(crate) fn requests(&self) -> impl Iterator<Item = Request<'a>> + use<'a> {
-        let mut reader = self.filters;
-        // They were checked by `decode`; options of 3.1.1 are valid options of 5 as well.
-        std::iter::from_fn(move || request(&mut reader, Version::V5).ok())
+        let (mut reader, version) = (self.filters, self.version);
+        // They were checked by `decode`.
+        std::iter::from_fn(move || request(&mut reader, version).ok())
     }
 }
 
 fn request<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Request<'a>, Malformed> {
     let filter = reader.string()?;
     let options = reader.u8()?;
+    let shared = check_filter(filter, version)?;
+    let reserved = if version == Version::V3 { 0xfc } else { 0xc0 };
+    if options & reserved != 0 {
+        return Err(Malformed::SubscriptionOptions);
+    }
+    let qos = Qos::from_bits(options).map_err(|_| Malformed::SubscriptionValue)?;
+    let retain_handling = match options >> 4 {
+        0 => RetainHandling::Send,
+        1 => RetainHandling::SendIfNew,
+        2 => RetainHandling::Never,
+        _ => return Err(Malformed::SubscriptionValue),
+    };
+    let no_local = options & 0x04 != 0;
+    if no_local && shared {
+        return Err(Malformed::SharedNoLocal);
+    }
+    Ok(Request { filter, qos, no_local, retain_as_published: options & 0x08 != 0, retain_handling })
+}
+
+/// Checks a filter; tells whether it is a shared one, which 3.1.1 does not know.
+fn check_filter(filter: &str, version: Version) -> Result<bool, Malformed> {
     if !topic::is_filter(filter) {
         return Err(Malformed::TopicFilter);
     }
-    let reserved = if version == Version::V3 { 0xfc } else { 0xc0 };
-    if options & reserved != 0 || options & 0x03 == 3 || options & 0x30 == 0x30 {
-        return Err(Malformed::SubscriptionOptions);
+    match version {
+        Version::V3 => Ok(false),
+        Version::V5 => topic::shared(filter).transpose().map(|shared| shared.is_some()),
     }
-    let no_local = options & 0x04 != 0;
-    if no_local && filter.starts_with("$share/") {
-        return Err(Malformed::Unexpected);
-    }
-    Ok(Request { filter, no_local, retain_as_published: options & 0x08 != 0 })
 }
 
 /// One UNSUBSCRIBE, checked to the end.
@@ -90,9 +122,7 @@ impl<'a> Unsubscribe<'a> {
             return Err(Malformed::NoFilter);
         }
         while !reader.is_empty() {
-            if !topic::is_filter(reader.string()?) {
-                return Err(Malformed::TopicFilter);
-            }
+            check_filter(reader.string()?, version)?;
         }
         Ok(Self { id, filters })
     }

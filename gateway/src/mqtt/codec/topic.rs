@@ -8,7 +8,7 @@ pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.bytes().any(|byte| matches!(byte, 0 | b'+' | b'#'))
 }
 
-/// Reads a topic name; an empty one passes, as MQTT 5 allows it beside a topic alias.
+/// Reads a topic name; an empty one passes, since MQTT 5 allows it beside a topic alias.
 #[inline]
 pub(super) fn read_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
     let bytes = reader.binary()?;
@@ -32,6 +32,18 @@ pub(super) fn is_filter(filter: &str) -> bool {
         }
     }
     !filter.is_empty()
+}
+
+/// The group and the filter of a shared subscription, or nothing if `filter` does not begin with
+/// `$share/` (section 4.8.2).
+///
+/// # Errors
+///
+/// A group that is empty or holds a wildcard, and a filter that is missing or breaks the rules.
+pub(crate) fn shared(filter: &str) -> Option<Result<(&str, &str), Malformed>> {
+    let (group, filter) = filter.strip_prefix("$share/")?.split_once('/').unwrap_or_default();
+    let valid = is_name(group) && is_filter(filter);
+    Some(if valid { Ok((group, filter)) } else { Err(Malformed::TopicFilter) })
 }
 
 /// Whether a topic name matches a filter. Both are valid. A leading wildcard does not match a name

@@ -156,12 +156,12 @@ async fn malformed_packets_close_only_their_connection_and_say_why() {
             (&wire::puback(9), 0x82),
             (&wire::publish(version, 3, 2, TOPIC, b""), 0x81),
             (&wire::publish(version, 1, 0, TOPIC, b""), 0x82),
-            (&wire::publish(version, 1, 2, "devices/+/telemetry", b""), 0x90),
+            (&wire::publish(version, 1, 2, "devices/+/telemetry", b""), 0x81),
             (&wire::publish(version, 1, 2, "devices/d\0/telemetry", b""), 0x81),
             (&large[..10], 0x95),
             (&wire::subscribe(version, 1, &[]), 0x82),
-            (&wire::subscribe(version, 1, &[("a/#/b", 0)]), 0x8f),
-            (&wire::subscribe(version, 1, &[("a", 3)]), 0x81),
+            (&wire::subscribe(version, 1, &[("a/#/b", 0)]), 0x81),
+            (&wire::subscribe(version, 1, &[("a", 3)]), 0x82),
         ];
         for (bytes, reason) in table {
             check_malformed(version, bytes, *reason).await;

@@ -6,11 +6,26 @@ use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
 use super::super::{
-    Connack, Connect, Delivery, Frame, Publish, PublishProperties, Qos, Reason, Split, Subscribe,
-    Unsubscribe, Version, connack, disconnect, pingresp, puback, pubcomp, publish_to, pubrec, split, suback,
-    unsuback,
+    Connack, Connect, Delivery, Frame, Publish, Qos, Reason, Split, Subscribe, Unsubscribe, Version, connack,
+    disconnect, pingresp, puback, pubcomp, publish_to, pubrec, split, suback, unsuback,
 };
 use super::BYTES_MAX;
+
+/// A delivery at QoS 0 with nothing else to it.
+fn delivery<'a>(topic: &'a str, payload: &'a [u8]) -> Delivery<'a> {
+    Delivery {
+        topic,
+        alias: None,
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        id: 0,
+        expiry_seconds: None,
+        subscription_ids: &[],
+        properties: &[],
+        payload,
+    }
+}
 
 fn frame(bytes: &[u8]) -> Frame<'_> {
     match split(bytes, BYTES_MAX) {
@@ -57,8 +72,7 @@ proptest! {
         prop_assert_eq!((ours.qos, ours.id), (qos, if qos == Qos::AtMostOnce { 0 } else { id }));
 
         let mut out = Vec::new();
-        let properties = PublishProperties::default();
-        let delivery = Delivery { topic: &topic, payload: &payload, retain, properties: &properties };
+        let delivery = Delivery { retain, ..delivery(&topic, &payload) };
         prop_assert!(publish_to(&mut out, Version::V3, &delivery, BYTES_MAX));
         let v4::Packet::Publish(theirs) = read_v4(&out) else { panic!("a publish") };
         prop_assert_eq!((&*theirs.topic, &*theirs.payload, theirs.retain), (&*topic, &*payload, retain));
@@ -95,7 +109,9 @@ proptest! {
         prop_assert!(told.user().eq(user.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
 
         let mut out = Vec::new();
-        let delivery = Delivery { topic: &topic, payload: &payload, retain: false, properties: &told };
+        let mut forwarded = Vec::new();
+        told.forward(&mut forwarded);
+        let delivery = Delivery { expiry_seconds: expiry, properties: &forwarded, ..delivery(&topic, &payload) };
         prop_assert!(publish_to(&mut out, Version::V5, &delivery, BYTES_MAX));
         let v5::Packet::Publish(back) = read_v5(&out) else { panic!("a publish") };
         prop_assert_eq!((&back.topic, &back.payload), (&theirs.topic, &theirs.payload));
@@ -161,7 +177,7 @@ proptest! {
         let mut bytes = BytesMut::new();
         theirs.write(&mut bytes).expect("rumqttc writes it");
         let ours = Subscribe::decode(frame(&bytes).body, Version::V5).expect("we read it");
-        prop_assert!(ours.has_subscription_id && ours.requests().all(|request| request.no_local && !request.retain_as_published));
+        prop_assert!(ours.subscription_id == Some(5) && ours.requests().all(|request| request.no_local && !request.retain_as_published));
         prop_assert!(ours.requests().map(|request| request.filter).eq(filters.iter().map(String::as_str)));
 
         let mut bytes = BytesMut::new();
@@ -206,35 +222,36 @@ proptest! {
 #[test]
 fn connack_and_disconnect() {
     let told = Connack {
+        session_present: true,
         assigned_client_id: Some("auto-1"),
         server_keep_alive: Some(1200),
-        session_expiry_refused: true,
+        session_expiry: Some(0),
         receive_max: 128,
         packet_bytes_max: 4096,
+        topic_alias_max: 16,
+        response_information: Some("answers/here"),
     };
     let mut out = Vec::new();
     connack(&mut out, Version::V5, &told);
     let v5::Packet::ConnAck(ack) = read_v5(&out) else { panic!("a connack") };
     let properties = ack.properties.expect("properties");
-    assert!(!ack.session_present && ack.code == v5::ConnectReturnCode::Success);
+    assert!(ack.session_present && ack.code == v5::ConnectReturnCode::Success);
     assert_eq!(properties.assigned_client_identifier.as_deref(), Some("auto-1"));
     assert_eq!((properties.server_keep_alive, properties.receive_max), (Some(1200), Some(128)));
     assert_eq!((properties.session_expiry_interval, properties.max_packet_size), (Some(0), Some(4096)));
-    assert_eq!((properties.retain_available, properties.shared_subscription_available), (Some(0), Some(0)));
-    assert_eq!(
-        (properties.wildcard_subscription_available, properties.subscription_identifiers_available),
-        (Some(1), Some(0))
-    );
+    assert_eq!(properties.topic_alias_max, Some(16));
+    assert_eq!(properties.response_information.as_deref(), Some("answers/here"));
 
     out.clear();
-    Reason::BadUserNameOrPassword.refuse_connect(&mut out, Version::V3);
+    Reason::BadUserNameOrPassword.refuse_connect(&mut out, Version::V3, None);
     let expected = v4::ConnAck::new(rumqttc::ConnectReturnCode::BadUserNamePassword, false);
     assert_eq!(read_v4(&out), v4::Packet::ConnAck(expected));
     out.clear();
-    disconnect(&mut out, Version::V5, Reason::SessionTakenOver);
+    disconnect(&mut out, Version::V5, Reason::SessionTakenOver, Some("elsewhere"));
     let v5::Packet::Disconnect(told) = read_v5(&out) else { panic!("a disconnect") };
+    assert_eq!(told.properties.and_then(|told| told.reason_string).as_deref(), Some("elsewhere"));
     assert_eq!(told.reason_code, v5::DisconnectReasonCode::SessionTakenOver);
     out.clear();
-    disconnect(&mut out, Version::V3, Reason::SessionTakenOver);
+    disconnect(&mut out, Version::V3, Reason::SessionTakenOver, Some("elsewhere"));
     assert!(out.is_empty());
 }

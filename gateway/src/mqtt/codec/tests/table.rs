@@ -62,7 +62,7 @@ fn connect() {
     check(&v5(2), b"\x02\x19\x02\0\x01d", Malformed::PropertyValue);
     check(&v5(2), b"\x03\x21\0\0\0\x01d", Malformed::PropertyValue);
     check(&v5(2), b"\x05\x27\0\0\0\0\0\x01d", Malformed::PropertyValue);
-    check(&v5(2), b"\x04\x16\0\x01x\0\x01d", Malformed::PropertyNotAllowed);
+    check(&v5(2), b"\x04\x16\0\x01x\0\x01d", Malformed::AuthenticationMethod);
 }
 
 #[test]
@@ -76,11 +76,11 @@ fn publish() {
     check_both(b"\x30\x03\0\x01#", Malformed::TopicName);
     check_both(b"\x30\x03\0\x01\0", Malformed::Utf8);
     check_both(b"\x30\x03\0\x01\xc0", Malformed::Utf8);
-    check(Version::V3, b"\x30\x02\0\0", Malformed::TopicName);
-    check(Version::V5, b"\x30\x03\0\0\0", Malformed::TopicName);
-    check(Version::V5, b"\x30\x06\0\0\x03\x23\0\x01", Malformed::TopicAlias);
+    check(Version::V3, b"\x30\x02\0\0", Malformed::NoTopic);
+    check(Version::V5, b"\x30\x03\0\0\0", Malformed::NoTopic);
+    check(Version::V5, b"\x30\x06\0\0\x03\x23\0\0", Malformed::TopicAlias);
     check(Version::V5, b"\x30\x07\0\x01t\x03\x23\0\0", Malformed::TopicAlias);
-    check(Version::V5, b"\x30\x06\0\x01t\x02\x0b\x01", Malformed::PropertyNotAllowed);
+    check(Version::V5, b"\x30\x06\0\x01t\x02\x0b\x01", Malformed::PropertyOfServers);
     check(Version::V5, b"\x30\x06\0\x01t\x02\x01\x02", Malformed::PropertyValue);
     check(Version::V5, b"\x30\x08\0\x01t\x04\x08\0\x01#", Malformed::TopicName);
     check(Version::V5, b"\x30\x03\0\x01t", Malformed::Truncated);
@@ -106,12 +106,12 @@ fn subscriptions() {
     check(Version::V5, b"\x82\x03\0\x01\0", Malformed::NoFilter);
     check(Version::V3, b"\x82\x06\0\0\0\x01a\0", Malformed::PacketId);
     check(Version::V3, b"\x82\x05\0\x01\0\x01a", Malformed::Truncated);
-    check(Version::V3, b"\x82\x06\0\x01\0\x01a\x03", Malformed::SubscriptionOptions);
+    check(Version::V3, b"\x82\x06\0\x01\0\x01a\x03", Malformed::SubscriptionValue);
     check(Version::V3, b"\x82\x06\0\x01\0\x01a\x04", Malformed::SubscriptionOptions);
     check(Version::V5, b"\x82\x07\0\x01\0\0\x01a\x40", Malformed::SubscriptionOptions);
-    check(Version::V5, b"\x82\x07\0\x01\0\0\x01a\x30", Malformed::SubscriptionOptions);
+    check(Version::V5, b"\x82\x07\0\x01\0\0\x01a\x30", Malformed::SubscriptionValue);
     check(Version::V5, b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0", Malformed::PropertyValue);
-    check(Version::V5, b"\x82\x10\0\x01\0\0\x0a$share/g/a\x04", Malformed::Unexpected);
+    check(Version::V5, b"\x82\x10\0\x01\0\0\x0a$share/g/a\x04", Malformed::SharedNoLocal);
     check(Version::V3, b"\xa2\x02\0\x01", Malformed::NoFilter);
     check(Version::V3, b"\xa2\x06\0\x01\0\x02a#", Malformed::TopicFilter);
     check(Version::V3, b"\xa2\x04\0\x01\0\0", Malformed::TopicFilter);
@@ -122,7 +122,7 @@ fn the_rest() {
     check_both(&[0xc0, 1, 0], Malformed::TrailingBytes);
     check(Version::V3, &[0xe0, 1, 0], Malformed::TrailingBytes);
     check(Version::V5, &[0xe0, 1, 0x8b], Malformed::ReasonCode);
-    check(Version::V5, &[0xe0, 7, 0, 5, 0x1c, 0, 2, b'a', b'b'], Malformed::PropertyNotAllowed);
+    check(Version::V5, &[0xe0, 7, 0, 5, 0x1c, 0, 2, b'a', b'b'], Malformed::PropertyOfServers);
     check(Version::V3, &[0xf0, 0], Malformed::PacketType);
     check(Version::V5, &[0xf0, 1, 0x20], Malformed::ReasonCode);
 }
