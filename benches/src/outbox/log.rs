@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use penstock::outbox::{
-    Appender, Completion, Config, ConsumerId, Encoded, Entry, Handle, Properties, Service, Ticket,
+    Appender, Completion, Config, ConsumerId, Encoded, Entry, Handle, Properties, Service, StateOps, Ticket,
 };
 use penstock::supervise::Supervisor;
 use penstock_proto::Lane;
@@ -196,7 +196,7 @@ impl Log for Outbox {
         let lane = Lane::Telemetry;
         loop {
             match self.appender.reserve(lane, records.bytes()) {
-                Ok(permit) => return Ok(self.appender.submit(permit, records, done).0),
+                Ok(permit) => return Ok(self.appender.submit(permit, records, &StateOps::default(), done).0),
                 Err(penstock::outbox::Refused::Full) => self.appender.room(lane).await,
                 Err(refused) => bail!("the outbox takes nothing in: {refused:?}"),
             }

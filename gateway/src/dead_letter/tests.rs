@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::outbox::{self, Completion, Encoded, Entry, Properties, Record, UserProperties};
+use crate::outbox::{self, Completion, Encoded, Entry, Properties, Record, StateOps, UserProperties};
 use crate::supervise::{Supervisor, clock};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,7 +83,7 @@ impl Site {
     fn append(&self, entries: &Encoded) {
         let done = Arc::new(Completion::new());
         let permit = self.outbox.appender().reserve(Lane::Dead, entries.bytes()).expect("room");
-        let ticket = self.outbox.appender().submit(permit, entries, &done);
+        let ticket = self.outbox.appender().submit(permit, entries, &StateOps::default(), &done);
         assert_eq!(done.wait(ticket, clock::now() + PATIENCE), Some(Ok(())));
     }
 

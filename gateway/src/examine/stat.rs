@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::text::{self, row};
 use super::time::rfc3339;
 use super::{Directory, Error};
+use crate::outbox::StateSize;
 use crate::outbox::offline::incidents::{self, Incident};
 use crate::outbox::offline::{self, DiskUse, HoleReason, Snapshot};
-use crate::supervise::clock;
+use crate::supervise::{chain, clock};
 
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct Args {
@@ -33,6 +34,7 @@ pub(super) struct Report {
     /// Why the high-water mark cannot be used, if it cannot.
     high_water_problem: Option<String>,
     disk: DiskUse,
+    state: StateReport,
     lanes: Vec<LaneReport>,
     consumers: Vec<ConsumerReport>,
     holes: Vec<HoleReport>,
@@ -43,6 +45,15 @@ pub(super) struct Report {
 struct Format {
     written: u16,
     readable_from: u16,
+}
+
+/// Sessions, queues and retained messages of the front end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct StateReport {
+    keys: u64,
+    bytes: u64,
+    /// Why it cannot be read, if it cannot.
+    problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,11 +119,21 @@ impl Report {
             format: Format { written, readable_from },
             high_water_problem: snapshot.mark().err().map(str::to_owned),
             disk,
+            state: StateReport::new(snapshot),
             lanes: lanes.to_vec(),
             consumers: Lane::ALL.into_iter().flat_map(|lane| consumers(snapshot, lane)).collect(),
             holes: Lane::ALL.into_iter().flat_map(|lane| holes(snapshot, lane)).collect(),
             incidents: incidents::list(directory)?,
         })
+    }
+}
+
+impl StateReport {
+    fn new(snapshot: &Snapshot) -> Self {
+        match snapshot.state() {
+            Ok(StateSize { keys, bytes }) => Self { keys, bytes, problem: None },
+            Err(error) => Self { keys: 0, bytes: 0, problem: Some(chain(&error)) },
+        }
     }
 }
 
@@ -180,6 +201,10 @@ impl fmt::Display for Report {
             f,
             "disk: {total}: files {files}, log {log}, manifest {manifest}, quarantine {quarantine}, other {other}"
         )?;
+        match &self.state.problem {
+            None => writeln!(f, "state: {} keys, {}", self.state.keys, text::bytes(self.state.bytes))?,
+            Some(problem) => writeln!(f, "state: cannot be read: {problem}")?,
+        }
         if let Some(problem) = &self.high_water_problem {
             writeln!(f, "the high-water mark cannot be used: {problem}")?;
         }

@@ -33,7 +33,7 @@ use super::registry::{Link, Signal};
 use super::session::{Batch, PEEK_BYTES, Place, Rest, Session, Taken, entry_bytes_max};
 use super::shared::{Permit, Seat};
 use super::stream::Stream;
-use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, Ticket};
+use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, StateOps, Ticket};
 use crate::supervise::clock;
 
 /// Size of the read buffer of a thread.
@@ -371,7 +371,8 @@ impl Connection {
         debug_assert!(room.is_some() || batch.encoded.is_empty(), "entries are encoded where there is room");
         let Some(room) = room.filter(|_| !batch.encoded.is_empty()) else { return };
         let bytes = batch.encoded.bytes();
-        let ticket = self.seat.shared().appender.submit(room, &batch.encoded, &self.done);
+        let ticket =
+            self.seat.shared().appender.submit(room, &batch.encoded, &StateOps::default(), &self.done);
         self.session.acks.submitted(ticket.0, bytes);
         batch.encoded.clear();
     }

@@ -6,8 +6,8 @@
 //! once, so that it is woken once. No allocation happens per message: buffers grow to the size of a
 //! group and are handed on to its segment.
 //!
-//! Progress that a consumer submits with its outputs lies in the arena beside them, so that one
-//! batch writes both and a failure takes both out.
+//! Progress that a consumer submits with its outputs lies in the arena beside them, and so does
+//! state of the front end, so that one batch writes both and a failure takes both out.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,13 +15,14 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use penstock_proto::Lane;
 
-use super::commit::{Policy, Verdict, Waiting};
+use super::commit::{Policy, RELAXED_MAX, Verdict, Waiting};
 use super::completion::{Completion, Ticket};
 use super::error::Refused;
 use super::keys::Progress;
 use super::record::Encoded;
 use super::segment::HEADER_LEN;
 use super::shared::Slot;
+use super::state::{StateOps, Urgency};
 use crate::supervise::clock;
 
 /// Everything submitted since the last swap.
@@ -30,6 +31,7 @@ pub(super) struct Arena {
     lanes: [LaneBuffer; Lane::COUNT],
     submissions: Vec<Submission>,
     bound: Vec<Bound>,
+    state: StateOps,
     waiting: Waiting,
     /// When the first of it was submitted.
     since: Option<Instant>,
@@ -104,7 +106,7 @@ enum Committer {
 pub(super) enum Work {
     /// The arena was swapped and holds a group.
     Group,
-    /// The timer is due and nothing was submitted.
+    /// The timer is due and nothing was submitted but state that may wait, which was swapped.
     Timer,
     /// Closed, and nothing is left.
     Closed,
@@ -118,6 +120,7 @@ impl Default for Arena {
             lanes: std::array::from_fn(|_| LaneBuffer::with_room(LaneBuffer::BYTES_MIN)),
             submissions: Vec::new(),
             bound: Vec::new(),
+            state: StateOps::default(),
             waiting: Waiting::default(),
             since: None,
         }
@@ -147,6 +150,11 @@ impl Arena {
         std::mem::take(&mut self.bound)
     }
 
+    /// The changes of state in it, in order of submission.
+    pub(super) const fn state(&self) -> &StateOps {
+        &self.state
+    }
+
     /// How much it holds.
     pub(super) const fn waiting(&self) -> Waiting {
         self.waiting
@@ -164,20 +172,30 @@ impl Arena {
         }
         self.submissions.clear();
         self.bound.clear();
+        self.state.clear();
         self.waiting = Waiting::default();
         self.since = None;
     }
 
-    fn append(&mut self, generation: u32, entries: &Encoded, done: &Arc<Completion>) -> Ticket {
+    fn append(
+        &mut self,
+        generation: u32,
+        entries: &Encoded,
+        state: &StateOps,
+        done: &Arc<Completion>,
+    ) -> Ticket {
         for (buffer, records) in self.lanes.iter_mut().zip(entries.lanes()) {
             if records.count > 0 {
                 buffer.bytes.extend_from_slice(&records.bytes);
                 buffer.count += records.count;
             }
         }
+        if !state.is_empty() {
+            self.state.append(state);
+        }
         let alerts = entries.lanes().get(Lane::Alerts.index());
         self.waiting.messages += entries.count();
-        self.waiting.bytes += entries.bytes();
+        self.waiting.bytes += entries.bytes() + state.bytes();
         self.waiting.urgent |= alerts.is_some_and(|records| records.count > 0);
         let ticket = done.issue();
         self.note(generation, ticket, done);
@@ -239,15 +257,41 @@ impl Queue {
         Self { front: Mutex::new(front), signal: Condvar::new() }
     }
 
-    /// Takes entries in, or fails them at once. Returns whether they were taken, and their ticket.
-    pub(super) fn submit(&self, entries: &Encoded, done: &Arc<Completion>) -> (bool, Ticket) {
+    /// Takes entries and state in, or fails them at once. Returns whether they were taken, and their
+    /// ticket. Entries never wait, whatever `urgency` says.
+    pub(super) fn submit(
+        &self,
+        entries: &Encoded,
+        state: &StateOps,
+        urgency: Urgency,
+        done: &Arc<Completion>,
+    ) -> (bool, Ticket) {
         let mut front = self.front.lock();
         if front.mode != Mode::Open {
             let ticket = done.issue();
             done.fail();
             return (false, ticket);
         }
-        (true, self.append(&mut front, entries, done))
+        if entries.is_empty() && urgency == Urgency::Relaxed {
+            return (true, self.append_relaxed(&mut front, entries, state, done));
+        }
+        (true, self.append(&mut front, entries, state, done))
+    }
+
+    /// Takes in state that may wait, and sees to it that it does not wait for ever.
+    fn append_relaxed(
+        &self,
+        front: &mut Front,
+        entries: &Encoded,
+        state: &StateOps,
+        done: &Arc<Completion>,
+    ) -> Ticket {
+        let is_first = front.arena.state.is_empty();
+        let ticket = front.arena.append(front.generation, entries, state, done);
+        if is_first && let Some(due) = clock::now().checked_add(RELAXED_MAX) {
+            self.set_timer_in(front, due);
+        }
+        ticket
     }
 
     /// Takes in the outputs of the consumer in `slot` at `place`, and the progress that goes with
@@ -269,17 +313,24 @@ impl Queue {
         }
         // Before the committer can see it, which writes no progress of this slot but this one.
         slot.bind();
-        let ticket = self.append(&mut front, outputs, done);
+        let ticket = self.append(&mut front, outputs, &StateOps::default(), done);
         front.arena.bound.push(Bound { place, progress, done: Arc::clone(done), ticket });
         front.arena.waiting.commits += 1;
         Ok(ticket)
     }
 
-    fn append(&self, front: &mut Front, entries: &Encoded, done: &Arc<Completion>) -> Ticket {
+    fn append(
+        &self,
+        front: &mut Front,
+        entries: &Encoded,
+        state: &StateOps,
+        done: &Arc<Completion>,
+    ) -> Ticket {
         if front.arena.waiting.is_empty() {
             front.arena.since = Some(clock::now());
         }
-        let ticket = front.arena.append(front.generation, entries, done);
+        let ticket = front.arena.append(front.generation, entries, state, done);
+        front.arena.waiting.prompts += u32::from(entries.is_empty() && !state.is_empty());
         let wake = match front.committer {
             Committer::Busy => false,
             Committer::Idle => true,
@@ -294,7 +345,10 @@ impl Queue {
 
     /// Makes [`Self::next`] return [`Work::Timer`] at `due` if nothing else happens before.
     pub(super) fn set_timer(&self, due: Instant) {
-        let mut front = self.front.lock();
+        self.set_timer_in(&mut self.front.lock(), due);
+    }
+
+    fn set_timer_in(&self, front: &mut Front, due: Instant) {
         if front.timer.is_none_or(|timer| due < timer) {
             front.timer = Some(due);
             if front.committer != Committer::Busy {
@@ -304,7 +358,8 @@ impl Queue {
         }
     }
 
-    /// Waits for work; swaps the arena with `spare`, which must be empty, if there is a group.
+    /// Waits for work; swaps the arena with `spare`, which must be empty, if there is a group, or
+    /// state that has waited long enough for one.
     pub(super) fn next(&self, spare: &mut Arena, policy: &Policy, last_start: Option<Instant>) -> Work {
         let mut front = self.front.lock();
         loop {
@@ -315,10 +370,14 @@ impl Queue {
             let wake_at = match verdict {
                 Verdict::Now => return front.swap(spare),
                 Verdict::At(_) if closed => return front.swap(spare),
+                Verdict::Idle if closed && !front.arena.state.is_empty() => return front.swap(spare),
                 Verdict::Idle if closed => return Work::Closed,
                 Verdict::At(at) => Some(at),
                 Verdict::Idle if front.timer.is_some_and(|due| due <= now) => {
                     front.timer = None;
+                    if !front.arena.state.is_empty() {
+                        front.swap(spare);
+                    }
                     return Work::Timer;
                 }
                 Verdict::Idle => front.timer,
@@ -405,6 +464,16 @@ mod tests {
         encoded
     }
 
+    fn submit(queue: &Queue, entries: &Encoded, done: &Arc<Completion>) -> (bool, Ticket) {
+        queue.submit(entries, &StateOps::default(), Urgency::Prompt, done)
+    }
+
+    fn submit_state(queue: &Queue, key: &[u8], urgency: Urgency, done: &Arc<Completion>) -> (bool, Ticket) {
+        let mut state = StateOps::default();
+        state.put(key, b"value");
+        queue.submit(&Encoded::default(), &state, urgency, done)
+    }
+
     const POLICY: Policy = Policy { floor: Duration::ZERO };
 
     #[test]
@@ -413,7 +482,7 @@ mod tests {
         let (a, b) = (Arc::new(Completion::new()), Arc::new(Completion::new()));
         let entries = encoded(Lane::Telemetry, 2);
         for done in [&a, &b, &a] {
-            assert!(queue.submit(&entries, done).0);
+            assert!(submit(&queue, &entries, done).0);
         }
         let mut spare = Arena::default();
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group);
@@ -429,7 +498,7 @@ mod tests {
 
         // The next group is another generation: the completion gets an entry of its own there.
         spare.clear();
-        assert_eq!(queue.submit(&encoded(Lane::Alerts, 1), &a).1, Ticket(3));
+        assert_eq!(submit(&queue, &encoded(Lane::Alerts, 1), &a).1, Ticket(3));
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group);
         assert!(spare.waiting().urgent);
         assert_eq!(spare.submissions().map(|s| s.ticket).collect::<Vec<_>>(), [Ticket(3)]);
@@ -440,16 +509,16 @@ mod tests {
         let queue = Queue::new();
         let done = Arc::new(Completion::new());
         let entries = encoded(Lane::Telemetry, 1);
-        queue.submit(&entries, &done);
+        submit(&queue, &entries, &done);
         let mut spare = Arena::default();
         queue.set_mode(Mode::Poisoned, &mut spare);
         assert_eq!(spare.submissions().count(), 1, "what waited comes out to be failed");
         spare.clear();
-        assert!(!queue.submit(&entries, &done).0);
+        assert!(!submit(&queue, &entries, &done).0);
         queue.set_mode(Mode::Open, &mut spare);
-        assert!(queue.submit(&entries, &done).0);
+        assert!(submit(&queue, &entries, &done).0);
         queue.close();
-        assert!(!queue.submit(&entries, &done).0);
+        assert!(!submit(&queue, &entries, &done).0);
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group, "what was taken in is committed");
         spare.clear();
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Closed);
@@ -464,7 +533,46 @@ mod tests {
         let mut spare = Arena::default();
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Timer);
         queue.set_timer(clock::now() + Duration::from_secs(60));
-        queue.submit(&encoded(Lane::Telemetry, 1), &Arc::new(Completion::new()));
+        submit(&queue, &encoded(Lane::Telemetry, 1), &Arc::new(Completion::new()));
         assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group, "a group comes before the timer");
+    }
+
+    #[test]
+    fn state_that_may_wait_rides_a_group_or_comes_with_the_timer() {
+        let (queue, done) = (Queue::new(), Arc::new(Completion::new()));
+        let mut spare = Arena::default();
+        assert_eq!(submit_state(&queue, b"a", Urgency::Relaxed, &done), (true, Ticket(1)));
+        submit(&queue, &encoded(Lane::Telemetry, 1), &done);
+        assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group);
+        assert_eq!((spare.state().len(), spare.waiting().messages), (1, 1));
+        spare.clear();
+
+        submit_state(&queue, b"b", Urgency::Relaxed, &done);
+        submit_state(&queue, b"c", Urgency::Relaxed, &done);
+        assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Timer, "it starts no group");
+        assert_eq!(spare.state().len(), 2);
+        assert_eq!(spare.submissions().map(|s| s.ticket).collect::<Vec<_>>(), [Ticket(4)]);
+        spare.clear();
+
+        submit_state(&queue, b"d", Urgency::Relaxed, &done);
+        queue.close();
+        assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group, "a close does not leave it behind");
+        assert_eq!(spare.state().len(), 1);
+        spare.clear();
+        assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Closed);
+    }
+
+    #[test]
+    fn state_that_may_not_wait_starts_a_group() {
+        let (queue, done) = (Queue::new(), Arc::new(Completion::new()));
+        let mut spare = Arena::default();
+        submit_state(&queue, b"a", Urgency::Prompt, &done);
+        assert_eq!(queue.next(&mut spare, &POLICY, None), Work::Group);
+        assert_eq!((spare.state().len(), spare.waiting().prompts), (1, 1));
+        assert!(spare.since().is_some() && spare.waiting().bytes == spare.state().bytes());
+        spare.clear();
+        assert!(spare.state().is_empty() && spare.waiting() == Waiting::default());
+        queue.set_mode(Mode::Poisoned, &mut spare);
+        assert!(!submit_state(&queue, b"a", Urgency::Relaxed, &done).0 && done.has_failed());
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Waiting {
     pub(super) urgent: bool,
     /// Progress of consumers that somebody waits for.
     pub(super) commits: u32,
+    /// Submissions of state alone that somebody waits for. State that may wait is in `bytes` only:
+    /// it does not start a group.
+    pub(super) prompts: u32,
 }
 
 /// The policy's word.
@@ -38,6 +41,8 @@ pub(super) enum Verdict {
 
 /// As many messages make a group worth its sync.
 pub(super) const ENOUGH_MESSAGES: u32 = 256;
+/// State that may wait for a group is written at the latest after this time without one.
+pub(super) const RELAXED_MAX: Duration = Duration::from_millis(100);
 /// As many bytes make a group worth its sync.
 pub(super) const ENOUGH_BYTES: usize = 64 << 10;
 
@@ -57,12 +62,13 @@ impl Policy {
 impl Waiting {
     /// Whether there is nothing to do.
     pub(super) const fn is_empty(self) -> bool {
-        self.messages == 0 && self.commits == 0
+        self.messages == 0 && self.commits == 0 && self.prompts == 0
     }
 
     /// Whether it need not wait for the floor.
     pub(super) const fn is_enough(self) -> bool {
-        self.urgent || self.messages >= ENOUGH_MESSAGES || self.bytes >= ENOUGH_BYTES
+        let many = self.messages.saturating_add(self.prompts) >= ENOUGH_MESSAGES;
+        self.urgent || many || self.bytes >= ENOUGH_BYTES
     }
 }
 
@@ -80,7 +86,7 @@ mod tests {
             let now = start + Duration::from_micros(since_start.unwrap_or(0));
             let last_start = since_start.map(|_| start);
             assert_eq!(
-                policy.decide(Waiting { messages, bytes, urgent, commits: 0 }, last_start, now),
+                policy.decide(Waiting { messages, bytes, urgent, ..Waiting::default() }, last_start, now),
                 expected
             );
         };
@@ -98,6 +104,11 @@ mod tests {
         let progress = Waiting { commits: 1, ..Waiting::default() };
         assert_eq!(policy.decide(progress, None, start), Verdict::Now, "progress alone is a group");
         assert_eq!(policy.decide(progress, Some(start), start), Verdict::At(start + floor));
+        let state = |prompts, bytes| Waiting { prompts, bytes, ..Waiting::default() };
+        assert_eq!(policy.decide(state(0, 1 << 20), None, start), Verdict::Idle, "state that may wait");
+        assert_eq!(policy.decide(state(1, 50), None, start), Verdict::Now, "state that may not");
+        assert_eq!(policy.decide(state(255, 50), Some(start), start), Verdict::At(start + floor));
+        assert_eq!(policy.decide(state(256, 50), Some(start), start), Verdict::Now);
     }
 
     #[test]

@@ -250,6 +250,12 @@ pub enum Error {
         /// Its own words.
         source: StoreError,
     },
+    /// The store failed to read the state of the front end.
+    #[error("cannot read the state of sessions")]
+    State {
+        /// Its own words.
+        source: StoreError,
+    },
     /// The outbox is closed.
     #[error("the outbox is closed")]
     Closed,

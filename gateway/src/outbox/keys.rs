@@ -83,8 +83,9 @@ pub(super) enum HoleReason {
     Damaged,
 }
 
-/// The format this version writes and reads.
-pub(super) const FORMAT: Format = Format { writer_version: 1, min_reader_version: 1 };
+/// The format this version writes; it reads every earlier one. Format 2 has the family `state`, which
+/// a reader of format 1 would not open.
+pub(super) const FORMAT: Format = Format { writer_version: 2, min_reader_version: 2 };
 
 /// The key of the segment that begins at `first`: big-endian, so that keys sort as positions do.
 pub(super) const fn segment_key(first: Seq) -> [u8; 8] {
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_format_guard_is_the_documented_one() {
-        assert_eq!(FORMAT.encode(), [1, 1, 0, 1, 0]);
+        assert_eq!(FORMAT.encode(), [1, 2, 0, 2, 0]);
         assert_eq!(Format::decode(&FORMAT.encode()), Some(FORMAT));
         assert_eq!(
             Format::decode(&[1, 9, 0, 8, 0, 1, 2]),

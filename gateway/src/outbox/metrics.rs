@@ -131,6 +131,16 @@ const REFUSED: Metric = Metric {
     labels: &[("reason", REASONS)],
 };
 
+const STATE_CHANGES: Metric = metric(
+    "penstock_outbox_state_changes_total",
+    Kind::Counter,
+    "Keys of the front end's state that were put or deleted: sessions, queues, retained messages.",
+);
+const STATE_BYTES: Metric = metric(
+    "penstock_outbox_state_written_bytes_total",
+    Kind::Counter,
+    "Bytes of the changes of the front end's state that were written.",
+);
 const GROUP_BYTES: Metric = metric(
     "penstock_outbox_group_bytes",
     Kind::Histogram(&[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0]),
@@ -269,6 +279,8 @@ pub(crate) const METRICS: &[Metric] = &[
     REALTIME,
     READS,
     REFUSED,
+    STATE_CHANGES,
+    STATE_BYTES,
     GROUP_BYTES,
     HEAD,
     NEXT,
@@ -330,6 +342,8 @@ pub(super) struct Metrics {
     pub(super) reopens: Counter,
     pub(super) realtime: Gauge,
     pub(super) reads: Counter,
+    pub(super) state_changes: Counter,
+    pub(super) state_bytes: Counter,
     pub(super) group_bytes: Histogram,
     pub(super) quota_ratio: Gauge,
     pub(super) recovery: Gauge,
@@ -394,6 +408,8 @@ impl Metrics {
             reopens: counter(&REOPENS),
             realtime: gauge(&REALTIME),
             reads: counter(&READS),
+            state_changes: counter(&STATE_CHANGES),
+            state_bytes: counter(&STATE_BYTES),
             group_bytes: histogram(&GROUP_BYTES),
             quota_ratio: gauge(&QUOTA_RATIO),
             recovery: gauge(&RECOVERY),

@@ -13,13 +13,16 @@
 //! leaves: durable tickets, and segments for consumers in order of their positions, which are dense
 //! per lane, start at 1 and continue across restarts.
 //!
+//! State of the front end (sessions, queues, retained messages) rides in the same batches: it is there
+//! exactly where the entries are that it was submitted with. The front end bounds it.
+//!
 //! What is bounded: bytes on their way to the disk (`queue_bytes_max`), unconfirmed bytes
 //! (`bytes_max`), segments (`segment_bytes_max`, `segment_messages_max`), memory for readers
 //! (`tail_cache_bytes`). At a bound nothing is taken in; nothing is dropped.
 //!
 //! What a crash between any two steps leaves: a group is in the log whole or not at all; positions
 //! below the sidecar's mark are there or the next start refuses; progress of consumers may be a
-//! little old, so that entries are read again. The formats are in `docs/formats/outbox-v1.md`.
+//! little old, so that entries are read again. The formats are in `docs/formats/outbox-v2.md`.
 
 mod arena;
 mod commit;
@@ -44,6 +47,7 @@ mod service;
 mod shared;
 mod sidecar;
 mod space;
+mod state;
 mod store;
 mod tail;
 mod trail;
@@ -65,3 +69,4 @@ pub use record::{Encoded, Entry, Properties, Record, RecordError, Records, UserP
 pub use recovery::ConsumerId;
 pub use segment::{Segment, SegmentError};
 pub use service::{Appender, Handle, LaneStatus, Permit, Service, Status};
+pub use state::{StateOps, StateReader, StateSize, Urgency, VisitState};

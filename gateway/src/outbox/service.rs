@@ -21,6 +21,7 @@ use super::record::Encoded;
 use super::recovery::{self, ConsumerId, Request};
 use super::shared::Shared;
 use super::space::{Occasion, Space};
+use super::state::{StateOps, StateReader, Urgency};
 use super::store::{Engine, RocksEngine};
 use super::writer::Writer;
 use crate::supervise::{Supervisor, TaskKind, clock};
@@ -315,19 +316,57 @@ impl Appender {
         self.0.gate.room(lane).await;
     }
 
-    /// Submits entries; their positions follow the order of submissions. The ticket becomes durable
+    /// Submits entries, and changes of state that go with them: one batch, all or nothing. Positions
+    /// follow the order of submissions, and so do changes of one key. The ticket becomes durable
     /// or fails on `done`. More than `permit` has room for is taken in and counted all the same.
-    /// Without entries nothing happens and the ticket is the default, which counts as durable.
-    pub fn submit(&self, permit: Permit, entries: &Encoded, done: &Arc<Completion>) -> Ticket {
-        if entries.is_empty() {
+    /// With neither, nothing happens and the ticket is the default, which counts as durable.
+    ///
+    /// After a failure nobody knows whether the changes of state are there: whoever goes on writes
+    /// them again, or reads what is there with [`Self::state`].
+    pub fn submit(
+        &self,
+        permit: Permit,
+        entries: &Encoded,
+        state: &StateOps,
+        done: &Arc<Completion>,
+    ) -> Ticket {
+        let mut permit = permit;
+        if entries.is_empty() && state.is_empty() {
             return Ticket::default();
         }
-        let mut permit = permit;
         let reserved = std::mem::take(&mut permit.bytes);
-        let used = entries.bytes();
+        self.submit_counted(reserved, entries, state, Urgency::Prompt, done)
+    }
+
+    /// Submits changes of state alone, without a permit and beyond the quota: the caller bounds
+    /// them. They count to the queue's bytes, so that reading slows. The ticket becomes durable or
+    /// fails on `done`; that of a [`Urgency::Relaxed`] one as soon as it is written, which may be
+    /// before a sync. Tickets of one completion are consecutive over both ways to submit.
+    pub fn submit_state(&self, state: &StateOps, urgency: Urgency, done: &Arc<Completion>) -> Ticket {
+        if state.is_empty() {
+            return Ticket::default();
+        }
+        self.submit_counted(0, &Encoded::default(), state, urgency, done)
+    }
+
+    /// Something to read committed state with.
+    #[must_use]
+    pub fn state(&self) -> StateReader {
+        StateReader::new(Arc::clone(&self.0))
+    }
+
+    fn submit_counted(
+        &self,
+        reserved: usize,
+        entries: &Encoded,
+        state: &StateOps,
+        urgency: Urgency,
+        done: &Arc<Completion>,
+    ) -> Ticket {
+        let used = entries.bytes() + state.bytes();
         // Counted before the entries are visible to the committer, which counts them out.
         self.0.gate.settle(reserved, used);
-        let (taken, ticket) = self.0.queue.submit(entries, done);
+        let (taken, ticket) = self.0.queue.submit(entries, state, urgency, done);
         if !taken {
             self.0.gate.release(used);
         }

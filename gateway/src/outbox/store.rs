@@ -1,7 +1,7 @@
 //! The store: where groups become durable. The only file that names RocksDB.
 //!
-//! One column family per lane, keys in ascending order only, and `meta`. Nothing is ever
-//! overwritten in a lane; trimming deletes from its beginning.
+//! One column family per lane, keys in ascending order only, `meta`, and `state` for the front end.
+//! Nothing is ever overwritten in a lane; trimming deletes from its beginning.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,13 +15,15 @@ use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor,
     CompactOptions, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
+    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
+    properties,
 };
 
 use super::error::{StoreError, StoreErrorKind};
 use super::keys::{MetaKey, segment_first, segment_key};
 use super::segment::Segment;
 use super::space::{Disk, FileSystem};
+use super::state::{StateOp, StateOps, VisitState};
 
 /// One change; all changes of a write become visible and durable together.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) enum Change<'a> {
     Forget { key: MetaKey },
     /// The segments that begin below `below` are not asked for any more, and go sooner or later.
     Trim { lane: Lane, below: Seq },
+    /// Changes in `state`, in order.
+    State { ops: &'a StateOps },
 }
 
 impl<'a> Change<'a> {
@@ -63,6 +67,9 @@ pub(super) trait Store: fmt::Debug + Send + Sync {
 
     /// Visits the segments of `lane` that begin at or below `from`, in descending order.
     fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Visits what is in `state` below `prefix`, in key order, as of one moment.
+    fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError>;
 
     /// Returns the space of what was trimmed below `below` to the file system. The trim must be
     /// durable: files are deleted at once, without a log record. Returns about how many were.
@@ -176,6 +183,8 @@ pub(super) enum BadFiles {
 }
 
 const META: &str = "meta";
+/// Directories of format 1 have no such family.
+const STATE: &str = "state";
 
 /// Tables that a read-only look keeps open if it cannot have all of them.
 const TABLES_OPEN: i32 = 256;
@@ -184,6 +193,9 @@ const TABLES_OPEN: i32 = 256;
 /// and what an opening after a crash replays.
 const LANE_BUFFER_BYTES: usize = 16 << 20;
 const META_BUFFER_BYTES: usize = 1 << 20;
+/// State comes and goes: what is deleted before its buffer is full hardly reaches a file.
+const STATE_BUFFER_BYTES: usize = 8 << 20;
+const STATE_TABLE_BYTES: u64 = 8 << 20;
 /// Below this much, a trim is likely to meet its segments before they reach a file.
 pub(super) const IN_MEMORY_BYTES: u64 = LANE_BUFFER_BYTES as u64 / 2;
 /// A lane with more than this in its files is trimmed by deleting files alone. A range deletion would make the next
@@ -192,6 +204,8 @@ pub(super) const IN_MEMORY_BYTES: u64 = LANE_BUFFER_BYTES as u64 / 2;
 const RANGE_DELETION_TABLE_BYTES_MAX: u64 = 64 << 20;
 const BLOCK_BYTES: usize = 32 << 10;
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
+/// Of a `state` that this opening created; the next one takes it from the common cache.
+const STATE_CACHE_BYTES: usize = 1 << 20;
 const READAHEAD_BYTES: usize = 1 << 20;
 /// The database's default.
 const LEVELS: usize = 7;
@@ -218,12 +232,32 @@ impl Engine for RocksEngine {
 
     fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
         let options = database_options(how);
-        let db = DB::open_cf_descriptors(&options, path, families())?;
+        let db = open_database(&options, path, how)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let path = path.to_owned();
         Ok(Box::new(Rocks { db, options, path, synced, unsynced: WriteOptions::default() }))
     }
+}
+
+/// Opens the database; one that was created without `state` gets it.
+fn open_database(options: &Options, path: &Path, how: Open) -> Result<DB, rocksdb::Error> {
+    if how == Open::Create {
+        return DB::open_cf_descriptors(options, path, families());
+    }
+    let there = DB::list_cf(options, path)?;
+    let families = families().filter(|family| is_wanted(family, &there));
+    let mut db = DB::open_cf_descriptors(options, path, families)?;
+    if db.cf_handle(STATE).is_none() {
+        db.create_cf(STATE, &state_options(&Cache::new_lru_cache(STATE_CACHE_BYTES)))?;
+    }
+    Ok(db)
+}
+
+/// Whether to ask for a family where these are. That another than `state` is missing is an error,
+/// which asking for it brings up.
+fn is_wanted(family: &ColumnFamilyDescriptor, there: &[String]) -> bool {
+    family.name() != STATE || there.iter().any(|name| name == STATE)
 }
 
 /// What a file is by its name; `None` for its lock and for what it writes for people.
@@ -295,13 +329,15 @@ fn database_options(how: Open) -> Options {
     options
 }
 
-/// A family per lane, `meta`, and the one that every database has, which stays empty: left to itself it would have
-/// a buffer of 64 MiB, and a log file's room on the disk is taken ahead for the largest buffer.
+/// A family per lane, `meta`, `state`, and the one that every database has, which stays empty: left to itself it
+/// would have a buffer of 64 MiB, and a log file's room on the disk is taken ahead for the largest buffer.
 fn families() -> impl Iterator<Item = ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
     let lanes = Lane::ALL.map(|lane| ColumnFamilyDescriptor::new(lane.name(), lane_options(&cache)));
     let others = [META, DEFAULT_COLUMN_FAMILY_NAME];
-    lanes.into_iter().chain(others.map(|name| ColumnFamilyDescriptor::new(name, meta_options(&cache))))
+    let others = others.map(|name| ColumnFamilyDescriptor::new(name, meta_options(&cache)));
+    let state = ColumnFamilyDescriptor::new(STATE, state_options(&cache));
+    lanes.into_iter().chain(others).chain([state])
 }
 
 fn lane_options(cache: &Cache) -> Options {
@@ -328,6 +364,20 @@ fn meta_options(cache: &Cache) -> Options {
     // the log.
     options.set_write_buffer_size(META_BUFFER_BYTES);
     options.set_max_write_buffer_number(2);
+    options
+}
+
+fn state_options(cache: &Cache) -> Options {
+    let mut options = family_options(cache);
+    options.set_write_buffer_size(STATE_BUFFER_BYTES);
+    // Two may wait for a slow disk's flush before writes are held up.
+    options.set_max_write_buffer_number(3);
+    // Keys are written and deleted again in any order. Few files, so that deletions meet what they
+    // delete soon, and a scan at the start does not wade through both.
+    options.set_compaction_style(DBCompactionStyle::Level);
+    options.set_level_zero_file_num_compaction_trigger(2);
+    options.set_target_file_size_base(STATE_TABLE_BYTES);
+    options.set_max_bytes_for_level_base(8 * STATE_TABLE_BYTES);
     options
 }
 
@@ -361,8 +411,10 @@ impl ReadOnly {
             // Tables are opened when they are needed, also where only so many may be open at once.
             options.set_max_open_files(TABLES_OPEN);
         }
+        let there = DB::list_cf(&options, path)?;
+        let families = families().filter(|family| is_wanted(family, &there));
         // The gateway's log is there and in use.
-        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false)?;
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
         let (synced, unsynced) = (WriteOptions::default(), WriteOptions::default());
         Ok(Self(Rocks { db, options, path: path.to_owned(), synced, unsynced }))
     }
@@ -386,6 +438,11 @@ impl ReadOnly {
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         self.0.scan(lane, from, below, visit)
+    }
+
+    /// As [`Store::scan_state`].
+    pub(super) fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        self.0.scan_state(prefix, visit)
     }
 
     /// As [`Store::scan_back`].
@@ -459,6 +516,7 @@ impl Rocks {
         let bytes = |change: &Change<'_>| match change {
             Change::Segment { stored, .. } => stored.len(),
             Change::Meta { value, .. } => value.len(),
+            Change::State { ops } => ops.bytes() + ops.len() * OVERHEAD_BYTES,
             Change::Forget { .. } | Change::Trim { .. } => 0,
         };
         const OVERHEAD_BYTES: usize = 64;
@@ -476,6 +534,13 @@ impl Rocks {
                     if self.table_bytes(family)? <= RANGE_DELETION_TABLE_BYTES_MAX {
                         batch.delete_range_cf(family, segment_key(Seq::ZERO), segment_key(*below));
                     }
+                }
+                Change::State { ops } => {
+                    let family = self.family(STATE)?;
+                    ops.iter().for_each(|op| match op {
+                        StateOp::Put { key, value } => batch.put_cf(family, key, value),
+                        StateOp::Delete { key } => batch.delete_cf(family, key),
+                    });
                 }
             }
         }
@@ -529,6 +594,24 @@ impl Store for Rocks {
         Ok(segments.status()?)
     }
 
+    fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        // Read-only, a directory of format 1 has none.
+        let Some(family) = self.db.cf_handle(STATE) else { return Ok(()) };
+        let mut options = ReadOptions::default();
+        options.set_iterate_range(PrefixRange(prefix));
+        // It is read once, at the start.
+        options.fill_cache(false);
+        let mut entries = self.db.raw_iterator_cf_opt(family, options);
+        entries.seek_to_first();
+        while let Some((key, value)) = entries.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            entries.next();
+        }
+        Ok(entries.status()?)
+    }
+
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         // The end is inclusive: a file whose last segment begins at `below` must stay.
         let Some(last) = below.0.checked_sub(1) else { return Ok(0) };
@@ -541,13 +624,14 @@ impl Store for Rocks {
 
     fn clean(&self, lane: Lane, below: Seq) -> Result<(), StoreError> {
         self.reclaim(lane, below)?;
-        // By default a flush waits rather than hold writes up. `meta` as well: it is small, and all
-        // who were written to must be flushed before the log can go.
+        // By default a flush waits rather than hold writes up. `meta` and `state` as well: they are
+        // small, and all who were written to must be flushed before the log can go.
         let family = self.family(lane.name())?;
         // What a trim left in small files because there were large ones.
         self.db.delete_range_cf_opt(family, segment_key(Seq::ZERO), segment_key(below), &self.unsynced)?;
         self.db.flush_cf(family)?;
         self.db.flush_cf(self.family(META)?)?;
+        self.db.flush_cf(self.family(STATE)?)?;
         let mut options = CompactOptions::default();
         // The other lanes' compactions go on.
         options.set_exclusive_manual_compaction(false);

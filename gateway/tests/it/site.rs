@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::outbox::{
-    BodyCodec, Completion, Config, Consumer, ConsumerId, Encoded, Entry, Handle, Record, Service,
+    BodyCodec, Completion, Config, Consumer, ConsumerId, Encoded, Entry, Handle, Record, Service, StateOps,
 };
 use penstock::supervise::{Phase, Supervisor, TaskKind, clock};
 use penstock::uplink;
@@ -61,7 +61,7 @@ impl Site {
         entries.into_iter().for_each(|entry| encoded.push(&entry));
         let appender = self.outbox.appender();
         let permit = appender.reserve(lane, encoded.bytes()).expect("there is room");
-        let ticket = appender.submit(permit, &encoded, &self.done);
+        let ticket = appender.submit(permit, &encoded, &StateOps::default(), &self.done);
         hub::wait_for("a commit", || (self.done.durable() >= ticket).then_some(()));
     }
 

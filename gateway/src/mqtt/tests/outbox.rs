@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use penstock_proto::{Lane, Seq};
 
 use crate::outbox::{
-    Completion, Config, ConsumerId, Encoded, Entry, Handle, Permit, Properties, Refused, Service, Ticket,
+    Completion, Config, ConsumerId, Encoded, Entry, Handle, Permit, Properties, Refused, Service, StateOps,
+    Ticket,
 };
 use crate::supervise::{Supervisor, TaskKind, clock};
 
@@ -119,7 +120,9 @@ impl Outbox {
         let filled = async {
             loop {
                 match self.handle.appender().reserve(Lane::Telemetry, filler.bytes()) {
-                    Ok(room) => drop(self.handle.appender().submit(room, &filler, &done)),
+                    Ok(room) => {
+                        self.handle.appender().submit(room, &filler, &StateOps::default(), &done);
+                    }
                     Err(Refused::Quota) => break,
                     Err(refused) => panic!("refused: {refused}"),
                 }
@@ -201,7 +204,7 @@ async fn commit(handle: Handle, held: Arc<AtomicBool>) -> Result<(), io::Error> 
 fn alert(handle: &Handle, done: &Arc<Completion>) -> Option<Ticket> {
     let appender = handle.appender();
     let permit = appender.reserve(Lane::Alerts, 1024).ok()?;
-    Some(appender.submit(permit, &encoded(Lane::Alerts, FILLER, b""), done))
+    Some(appender.submit(permit, &encoded(Lane::Alerts, FILLER, b""), &StateOps::default(), done))
 }
 
 fn encoded(lane: Lane, topic: &str, payload: &[u8]) -> Encoded {

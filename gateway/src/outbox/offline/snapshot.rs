@@ -12,6 +12,7 @@ use super::super::error::StoreError;
 use super::super::keys::{self, Format, Head, MetaKey, Progress};
 use super::super::segment::Header;
 use super::super::sidecar::{Mark, Sidecar};
+use super::super::state::StateSize;
 use super::super::store::{BadFiles, Engine as _, ReadOnly, RocksEngine};
 use super::Error;
 use crate::supervise::clock;
@@ -174,6 +175,21 @@ impl Snapshot {
     pub fn lane(&self, lane: Lane) -> &LaneView {
         let [first, ..] = &self.lanes;
         self.lanes.get(lane.index()).unwrap_or(first)
+    }
+
+    /// How much state of the front end there is.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn state(&self) -> Result<StateSize, Error> {
+        let mut size = StateSize::default();
+        let scanned = self.store.scan_state(&[], &mut |key, value| {
+            size.keys += 1;
+            size.bytes += (key.len() + value.len()) as u64;
+            ControlFlow::Continue(())
+        });
+        scanned.map(|()| size).map_err(|source| self.failed(source))
     }
 
     /// When the oldest entry that some consumer has not confirmed was committed, in Unix milliseconds.

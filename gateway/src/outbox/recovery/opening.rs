@@ -50,10 +50,15 @@ impl<'a> Opening<'a> {
         Ok(opening)
     }
 
+    fn stored_format(&self) -> Result<Option<Format>, OpenError> {
+        let Some(value) = self.meta(&MetaKey::Format)? else { return Ok(None) };
+        Format::decode(&value).map(Some).ok_or_else(|| self.bad_meta("format"))
+    }
+
     fn check_format(&self) -> Result<(), OpenError> {
-        let Some(value) = self.meta(&MetaKey::Format)? else { return Ok(()) };
-        let Format { writer_version, min_reader_version } =
-            Format::decode(&value).ok_or_else(|| self.bad_meta("format"))?;
+        let Some(Format { writer_version, min_reader_version }) = self.stored_format()? else {
+            return Ok(());
+        };
         let ours = keys::FORMAT.writer_version;
         if min_reader_version > ours {
             return Err(OpenError::Newer {
@@ -321,6 +326,10 @@ impl<'a> Opening<'a> {
         let segments = Event::segments(&events, speaker, &mut lanes);
 
         let mut changes = vec![Change::Meta { key: MetaKey::Epoch, value: keys::encode_epoch(epoch) }];
+        if self.stored_format()?.is_some_and(|format| format.writer_version < keys::FORMAT.writer_version) {
+            // An upgrade; what is new in the database was created with its opening.
+            changes.push(Change::Meta { key: MetaKey::Format, value: keys::FORMAT.encode() });
+        }
         changes.extend(forgotten.into_iter().map(|key| Change::Forget { key }));
         let (passed, mut holes): (Vec<_>, Vec<_>) = self
             .holes

@@ -1,12 +1,14 @@
 //! Going on although entries are missing: what can be read is read, the rest is named.
 //!
 //! 1. The set-aside files are opened once more in the mode that skips what is damaged, and every
-//!    sound segment that the database has given up is appended to it again, at its own position.
+//!    sound segment that the database has given up is appended to it again, at its own position. The
+//!    state of the front end becomes what these files say it was last.
 //! 2. Every lane is read from its beginning. What is missing or damaged becomes a hole.
 //! 3. Positions go on behind everything that was ever given out, as far as the mark, the consumers
 //!    and this process know; without a mark, a wide step further. The new epoch makes identities
 //!    unique even where nobody knows.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use penstock_proto::{Epoch, Lane, LogId, Seq};
@@ -17,6 +19,7 @@ use crate::outbox::error::{OpenError, StoreError, StoreErrorKind};
 use crate::outbox::incident::{Cause, Damaged, EVIDENCE_BYTES_MAX, Incident, Range};
 use crate::outbox::keys::{self, Head, Hole, HoleReason, MetaKey, Progress};
 use crate::outbox::segment::{Header, Segment};
+use crate::outbox::state::StateOps;
 use crate::outbox::store::{Change, Open, Store};
 
 /// Without a high-water mark nobody knows which positions were given out behind the last entry.
@@ -228,6 +231,9 @@ fn salvage(opening: &Opening<'_>) -> Result<Vec<Range>, OpenError> {
 
 fn bring_over(opening: &Opening<'_>, found: &dyn Store) -> Result<Vec<Range>, StoreError> {
     let store = opening.store;
+    if epoch_of(found)?.is_some_and(|epoch| Some(epoch) >= epoch_of(store).ok().flatten()) {
+        bring_state(store, found)?;
+    }
     let changes: Vec<Change<'_>> = found.metas()?.into_iter().filter_map(|meta| later(store, meta)).collect();
     store.write(&changes, false)?;
     let mut ranges: Vec<Range> = Vec::new();
@@ -250,6 +256,41 @@ fn bring_over(opening: &Opening<'_>, found: &dyn Store) -> Result<Vec<Range>, St
         }
     }
     Ok(ranges)
+}
+
+/// Up to which opening a store knows; `None` if it knows nothing.
+fn epoch_of(store: &dyn Store) -> Result<Option<Epoch>, StoreError> {
+    Ok(store.meta(&MetaKey::Epoch)?.as_deref().and_then(keys::decode_epoch))
+}
+
+/// Makes the state what the set-aside log says it was last: the database has given up the end of it.
+/// All of it is in memory for that, which whoever writes it bounds.
+fn bring_state(store: &dyn Store, found: &dyn Store) -> Result<(), StoreError> {
+    let mut last: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut note = |key: &[u8], value: &[u8]| {
+        last.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    if let Err(error) = found.scan_state(&[], &mut note) {
+        // The database's own stays: a part of the last state is no state that ever was.
+        tracing::error!(%error, "the state in the set-aside log cannot be read");
+        return Ok(());
+    }
+    let mut ops = StateOps::default();
+    store.scan_state(&[], &mut |key, value| {
+        match last.remove(key) {
+            Some(last) if last == value => {}
+            Some(last) => ops.put(key, &last),
+            None => ops.delete(key),
+        }
+        ControlFlow::Continue(())
+    })?;
+    last.iter().for_each(|(key, value)| ops.put(key, value));
+    if ops.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(changes = ops.len(), "the state of sessions was brought over from the set-aside log");
+    store.write(&[Change::State { ops: &ops }], false)
 }
 
 /// The first position that no stored segment of the lane covers from behind.
@@ -369,6 +410,11 @@ impl Findings {
 // === impl Repaired ===
 
 impl Repaired {
+    /// Whether groups of the log are gone, and with them changes of state.
+    const fn is_log_short(&self) -> bool {
+        matches!(self.cause, Some(Cause::ShortLog | Cause::UnreadableLog | Cause::NoHighWaterMark))
+    }
+
     /// What is to be said; `None` if in the end nothing is missing.
     pub(super) fn incident(&self, log: LogId, epoch: Epoch, at_ms: u64) -> Option<Incident> {
         let cause = self.cause?;
@@ -378,13 +424,15 @@ impl Repaired {
             return None;
         }
         let missing: u64 = ranges.iter().map(|range| range.messages()).sum();
-        let detail = if proven {
-            format!("{missing} positions have no readable entry")
-        } else {
-            format!(
-                "{missing} positions have no readable entry, and nobody knows what was acknowledged behind them"
-            )
-        };
+        let mut detail = format!("{missing} positions have no readable entry");
+        if !proven {
+            detail.push_str(", and nobody knows what was acknowledged behind them");
+        }
+        if self.is_log_short() {
+            detail.push_str(
+                "; sessions, queued and retained messages may be as old as the last group before what is missing",
+            );
+        }
         let salvaged = self.salvaged.clone();
         Some(Incident { cause, log, epoch, at_ms, ranges, salvaged, proven, detail })
     }

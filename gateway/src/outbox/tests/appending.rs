@@ -84,13 +84,13 @@ fn room_returns_when_entries_are_durable_or_a_permit_is_dropped() {
     let permit = appender.reserve(Lane::Telemetry, 9_000).unwrap();
     assert_eq!(appender.reserve(Lane::Telemetry, 2_000).unwrap_err(), Refused::Full);
     let entries = encoded(Lane::Telemetry, &["x"]);
-    let ticket = appender.submit(permit, &entries, &running.done);
+    let ticket = appender.submit(permit, &entries, &StateOps::default(), &running.done);
     drop(appender.reserve(Lane::Telemetry, 9_000).expect("what was not used is free at once"));
     wait_durable(&running.done, ticket).unwrap();
     wait_until(&running.outbox, "room", || running.outbox.status().queue_bytes == 0);
     let empty = Encoded::default();
     let permit = appender.reserve(Lane::Telemetry, 100).unwrap();
-    assert_eq!(appender.submit(permit, &empty, &running.done), Ticket(0));
+    assert_eq!(appender.submit(permit, &empty, &StateOps::default(), &running.done), Ticket(0));
     assert_eq!(running.outbox.status().queue_bytes, 0);
 }
 
@@ -105,7 +105,7 @@ fn closing_commits_what_was_submitted_and_refuses_the_rest() {
     running.close();
     assert_eq!(wait_durable(&running.done, ticket), Ok(()));
     assert_eq!(appender.reserve(Lane::Telemetry, 1).unwrap_err(), Refused::Closed);
-    let ticket = appender.submit(late, &entries, &running.done);
+    let ticket = appender.submit(late, &entries, &StateOps::default(), &running.done);
     assert_eq!(wait_durable(&running.done, ticket), Err(CommitFailed));
     assert_eq!(running.outbox.status().queue_bytes, 0);
     running.close();

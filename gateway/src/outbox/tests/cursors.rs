@@ -200,7 +200,8 @@ fn cursors_follow_entries_that_were_let_go() {
         }
         if let Ok(permit) = running.outbox.appender().reserve(Lane::Telemetry, 200) {
             let entries = encoded(Lane::Telemetry, &["x"]);
-            let ticket = running.outbox.appender().submit(permit, &entries, &running.done);
+            let ticket =
+                running.outbox.appender().submit(permit, &entries, &StateOps::default(), &running.done);
             wait_durable(&running.done, ticket).unwrap();
             appended += 1;
         }

@@ -65,7 +65,7 @@ fn stored_bytes(running: &Running, lane: Lane) -> Vec<u64> {
     let mut bytes = Vec::new();
     let visit = &mut |_, stored: &[u8]| {
         bytes.push(stored.len() as u64);
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     };
     running.memory.scan(lane, Seq(1), Seq(u64::MAX), visit).unwrap();
     bytes
@@ -232,7 +232,7 @@ fn a_large_lane_is_trimmed_by_deleting_files_alone() {
         let mut found = None;
         let visit = &mut |first: Seq, _: &[u8]| {
             found = Some(first);
-            std::ops::ControlFlow::Break(())
+            ControlFlow::Break(())
         };
         store.scan(Lane::Telemetry, Seq(0), Seq(1000), visit).unwrap();
         found

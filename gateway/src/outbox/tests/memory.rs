@@ -13,6 +13,7 @@ use penstock_proto::{Lane, Seq};
 use super::super::error::{StoreError, StoreErrorKind};
 use super::super::keys::MetaKey;
 use super::super::space::{Disk, FileSystem};
+use super::super::state::{StateOp, VisitState};
 use super::super::store::{Change, Condition, Engine, FileKind, Open, Store, Visit};
 use crate::supervise::clock;
 
@@ -69,6 +70,7 @@ struct Content {
     lanes: [BTreeMap<Seq, Arc<[u8]>>; Lane::COUNT],
     trimmed: [Seq; Lane::COUNT],
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    state: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Memory {
@@ -135,6 +137,15 @@ impl Memory {
             for _ in 0..count {
                 content.lanes[lane.index()].pop_last();
             }
+        }
+    }
+
+    /// Gives up the state of the front end in everything but the set-aside log, but for one key.
+    pub(super) fn lose_state(&self, kept: &[u8], value: &[u8]) {
+        let mut state = self.0.0.lock();
+        let State { now, durable, .. } = &mut *state;
+        for content in [now, durable] {
+            content.state = BTreeMap::from([(kept.to_vec(), value.to_vec())]);
         }
     }
 
@@ -311,6 +322,19 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        let state = self.0.0.lock();
+        if state.reads_fail {
+            return Err(failed("injected: the read failed"));
+        }
+        for (key, value) in state.now.state.range(prefix.to_vec()..) {
+            if !key.starts_with(prefix) || visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         let mut state = self.0.0.lock();
         if below > state.durable.trimmed[lane.index()] {
@@ -345,6 +369,10 @@ impl Content {
                 }
                 Change::Meta { key, value } => drop(self.meta.insert(key.encode(), value.clone())),
                 Change::Forget { key } => drop(self.meta.remove(&key.encode())),
+                Change::State { ops } => ops.iter().for_each(|op| match op {
+                    StateOp::Put { key, value } => drop(self.state.insert(key.to_vec(), value.to_vec())),
+                    StateOp::Delete { key } => drop(self.state.remove(key)),
+                }),
                 Change::Trim { lane, below } => {
                     let kept = self.lanes[lane.index()].split_off(below);
                     self.lanes[lane.index()] = kept;
@@ -361,6 +389,7 @@ pub(super) const OPENING_BYTES: u64 = 1000;
 fn stored_bytes(change: &Change<'_>) -> usize {
     match change {
         Change::Segment { stored, .. } => stored.len(),
+        Change::State { ops } => ops.bytes(),
         _ => 0,
     }
 }

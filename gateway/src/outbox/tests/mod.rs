@@ -12,8 +12,10 @@ mod opening;
 mod poisoning;
 mod quarantine;
 mod space;
+mod state;
 mod together;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -26,7 +28,7 @@ use tempfile::TempDir;
 use super::store::{Engine, RocksEngine};
 use super::{
     CommitFailed, Completion, Config, Consumer, ConsumerId, Encoded, Entry, Handle, OpenError, Properties,
-    Service, Ticket,
+    Service, StateOps, Ticket, Urgency,
 };
 use crate::supervise::{Supervisor, clock};
 use memory::Memory;
@@ -134,7 +136,7 @@ fn encoded(lane: Lane, payloads: &[&str]) -> Encoded {
 fn submit(outbox: &Handle, done: &Arc<Completion>, entries: &Encoded, lane: Lane) -> Ticket {
     let appender = outbox.appender();
     let permit = appender.reserve(lane, entries.bytes()).expect("there is room");
-    appender.submit(permit, entries, done)
+    appender.submit(permit, entries, &StateOps::default(), done)
 }
 
 fn append(
@@ -145,6 +147,31 @@ fn append(
 ) -> Result<(), CommitFailed> {
     let ticket = submit(outbox, done, &encoded(lane, payloads), lane);
     wait_durable(done, ticket)
+}
+
+/// All state below `prefix`, as text.
+fn state_of(outbox: &Handle, prefix: &str) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut found = Vec::new();
+    let reader = outbox.appender().state();
+    let scanned = reader.scan(prefix.as_bytes(), &mut |key, value| {
+        found.push((text(key), text(value)));
+        ControlFlow::Continue(())
+    });
+    scanned.expect("it can be read");
+    found
+}
+
+/// Changes of state: a put per pair, a deletion where the value is missing.
+fn changes(changes: &[(&str, Option<&str>)]) -> StateOps {
+    let mut ops = StateOps::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => ops.put(key.as_bytes(), value.as_bytes()),
+            None => ops.delete(key.as_bytes()),
+        }
+    }
+    ops
 }
 
 struct Unpark(Thread);

@@ -14,6 +14,8 @@ use super::*;
 enum Step {
     /// Appends entries, and waits for them.
     Append(Lane, usize),
+    /// Changes state alone, and waits for it.
+    Note(Urgency),
     /// Reads up to so many segments of telemetry and confirms so many of them.
     Consume(usize, usize),
     /// Sends one of the cursors to a share of what there is, and reads up to so many segments.
@@ -39,6 +41,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let fault = prop_oneof![Just(Fault::Lost), Just(Fault::Kept), Just(Fault::NoSpace)];
     prop_oneof![
         10 => (lane, 1_usize..6).prop_map(|(lane, count)| Step::Append(lane, count)),
+        3 => prop_oneof![Just(Urgency::Relaxed), Just(Urgency::Prompt)].prop_map(Step::Note),
         4 => (0_usize..4, 0_usize..4).prop_map(|(read, confirm)| Step::Consume(read, confirm)),
         3 => (0..CURSORS, any::<u8>(), 0_usize..4).prop_map(|(which, at, read)| Step::Look(which, at, read)),
         4 => (0_u64..6, any::<bool>()).prop_map(|(confirm, wait)| Step::Conclude(confirm, wait)),
@@ -73,6 +76,10 @@ struct Model {
     /// Payloads of telemetry that were acknowledged, in order.
     acked: Vec<String>,
     submitted: usize,
+    /// The first payload of each submission, which is also a key of the state submitted with it.
+    marked: BTreeSet<String>,
+    /// What state alone was set to last, and what of it no power cut undoes and no death at all.
+    noted: [u64; 3],
     /// Payloads read by the consumer, by position: a position never changes its entry.
     seen: BTreeMap<u64, String>,
     /// Payloads in segments that were damaged or lost.
@@ -104,6 +111,8 @@ impl Model {
             drops,
             acked,
             submitted: 0,
+            marked: BTreeSet::new(),
+            noted: [0; 3],
             seen,
             damaged,
             said,
@@ -139,6 +148,7 @@ impl Model {
     fn step(&mut self, step: Step) {
         match step {
             Step::Append(lane, count) => self.append(lane, count),
+            Step::Note(urgency) => self.note(urgency),
             Step::Consume(read, confirm) => self.consume(read, confirm),
             Step::Look(which, at, read) => self.look(which, at, read),
             Step::Conclude(confirm, wait) => self.conclude(confirm, wait),
@@ -159,11 +169,59 @@ impl Model {
         self.hear();
         let Some(permit) = self.reserve(lane, entries.bytes()) else { return };
         let outbox = &self.running().outbox;
-        let done = Arc::default();
-        let ticket = outbox.appender().submit(permit, &entries, &done);
+        let (done, mark) = (Arc::default(), format!("mark {}", payloads[0]));
+        let state = changes(&[(&mark, Some(lane.name()))]);
+        let ticket = outbox.appender().submit(permit, &entries, &state, &done);
+        self.marked.insert(payloads[0].to_owned());
         if wait_durable(&done, ticket).is_ok() && lane == Lane::Telemetry {
             self.acked.extend(payloads.into_iter().map(str::to_owned));
         }
+    }
+
+    fn note(&mut self, urgency: Urgency) {
+        let [last, synced, written] = &mut self.noted;
+        *last += 1;
+        let (done, value) = (Arc::default(), last.to_string());
+        let appender = self.running.as_ref().expect("it runs").outbox.appender();
+        let ticket = appender.submit_state(&changes(&[("note", Some(&value))]), urgency, &done);
+        if wait_durable(&done, ticket).is_ok() {
+            *written = *last;
+            if urgency == Urgency::Prompt {
+                *synced = *last;
+            }
+        }
+    }
+
+    /// State is there exactly where the entries are that it was submitted with.
+    fn check_state(&mut self, power_cut: bool) {
+        let outbox = &self.running.as_ref().expect("it runs").outbox;
+        let note = state_of(outbox, "note").first().map_or(0, |(_, value)| value.parse().expect("a number"));
+        let [last, synced, written] = self.noted;
+        let least = if power_cut { synced } else { written };
+        assert!((least..=last).contains(&note), "the state is {note} and not within {least} and {last}");
+        self.noted = [last, note, note];
+        let marks: BTreeMap<String, String> = state_of(outbox, "mark ")
+            .into_iter()
+            .map(|(key, lane)| (key.replacen("mark ", "", 1), lane))
+            .collect();
+        let memory = &self.running.as_ref().expect("it runs").memory;
+        let mut stored = BTreeSet::new();
+        for lane in [Lane::Telemetry, Lane::Alerts] {
+            for (first, bytes) in memory.stored(lane) {
+                let Ok(segment) = Segment::decode_at(lane, first, &bytes) else { continue };
+                let payloads =
+                    segment.records().map(|(_, record)| String::from_utf8_lossy(record.payload).into_owned());
+                stored.extend(payloads.filter(|payload| self.marked.contains(payload)));
+            }
+        }
+        let without: Vec<_> = stored.iter().filter(|payload| !marks.contains_key(*payload)).collect();
+        assert!(without.is_empty(), "entries without their state: {without:?}");
+        // An entry of telemetry that is neither stored nor was read, damaged or dropped was never written.
+        let known: BTreeSet<&String> =
+            stored.iter().chain(self.seen.values()).chain(&self.damaged).chain(&self.acked).collect();
+        let telemetry = marks.iter().filter(|(_, lane)| *lane == Lane::Telemetry.name());
+        let alone: Vec<_> = telemetry.filter(|(payload, _)| !known.contains(payload)).collect();
+        assert!(alone.is_empty() || self.drops, "state without its entries: {alone:?}");
     }
 
     /// Room, as soon as there is some. A consumer that is asked to let entries go answers.
@@ -356,6 +414,7 @@ impl Model {
                 assert!(failed, "commit {number} was left without a word");
             }
         }
+        self.check_state(power_cut);
         self.begin();
         self.hear();
         let consumer = self.consumer.take().expect("there is one");

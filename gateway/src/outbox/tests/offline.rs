@@ -257,7 +257,7 @@ fn damaged_and_missing_segments_are_told_with_their_positions() {
     let store = RocksEngine.open(&disk.database(), Open::Existing).unwrap();
     let keep = &mut |_: Seq, bytes: &[u8]| {
         stored = bytes.to_vec();
-        std::ops::ControlFlow::Break(())
+        ControlFlow::Break(())
     };
     store.scan(Lane::Telemetry, Seq(5), Seq(6), keep).unwrap();
     drop(store);
@@ -292,7 +292,7 @@ fn a_lane_damaged_all_over_is_told_segment_by_segment() {
 #[test]
 fn known_holes_are_announced_and_no_problem() {
     let disk = Disk::filed(10);
-    let names = Lane::ALL.map(Lane::name).into_iter().chain(["meta"]);
+    let names = Lane::ALL.map(Lane::name).into_iter().chain(["meta", "state"]);
     let database = rocksdb::DB::open_cf(&rocksdb::Options::default(), disk.database(), names).unwrap();
     let telemetry = database.cf_handle("telemetry").unwrap();
     for gone in 4_u64..7 {
@@ -398,7 +398,7 @@ fn what_is_no_outbox_is_named() {
     let disk = Disk::filed(1);
     let newer = keys::Format { writer_version: 7, min_reader_version: 6 };
     disk.write(&[Change::Meta { key: MetaKey::Format, value: newer.encode() }]);
-    check(disk.path(), "needs a reader of version 6, this is 1");
+    check(disk.path(), "needs a reader of version 6, this is 2");
 }
 
 fn archived(disk: &Disk) -> Handle {

@@ -8,7 +8,7 @@ use penstock_proto::LogId;
 use super::super::OnMissingRange;
 use super::super::keys::{self, Format, MetaKey};
 use super::super::sidecar::{Mark, Sidecar};
-use super::super::store::{Change, Open};
+use super::super::store::{Change, Open, Store as _};
 use super::*;
 
 #[test]
@@ -193,13 +193,23 @@ fn a_newer_format_is_refused() {
     let newer = Format { writer_version: 7, min_reader_version: 6 };
     let text = check_refused(
         |running| running.memory.put_meta(&MetaKey::Format, newer.encode()),
-        |error| matches!(error, OpenError::Newer { written: 7, needed: 6, ours: 1, .. }),
+        |error| matches!(error, OpenError::Newer { written: 7, needed: 6, ours: 2, .. }),
     );
     assert!(text.contains("needs a reader of version 6"), "{text}");
     let readable = Format { writer_version: 7, min_reader_version: 1 };
     let running = Running::new();
     running.memory.put_meta(&MetaKey::Format, readable.encode());
-    drop(running.restarted());
+    let running = running.restarted();
+    assert_eq!(running.memory.meta(&MetaKey::Format), Ok(Some(readable.encode())), "and not made older");
+}
+
+#[test]
+fn an_older_format_is_opened_and_made_ours() {
+    let older = Format { writer_version: 1, min_reader_version: 1 };
+    let running = Running::new();
+    running.memory.put_meta(&MetaKey::Format, older.encode());
+    let running = running.restarted();
+    assert_eq!(running.memory.meta(&MetaKey::Format), Ok(Some(keys::FORMAT.encode())));
 }
 
 #[test]
@@ -286,7 +296,7 @@ fn rocksdb_keeps_what_a_write_says_and_deletes_files_only_below_a_trim() {
         let mut firsts = Vec::new();
         let collect = &mut |first: Seq, _: &[u8]| {
             firsts.push(first.0);
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         };
         store.scan(Lane::Bulk, Seq(0), Seq(100), collect).unwrap();
         firsts
@@ -306,7 +316,7 @@ fn rocksdb_keeps_what_a_write_says_and_deletes_files_only_below_a_trim() {
     let mut back = Vec::new();
     let collect = &mut |first: Seq, _: &[u8]| {
         back.push(first.0);
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     };
     store.scan_back(Lane::Bulk, Seq(6), collect).unwrap();
     assert_eq!(back, [6, 5, 4]);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::keys::MetaKey;
+use super::super::state::VisitState;
 use super::super::store::{Change, Condition, FileKind, Open, Store, Visit};
 use super::super::{OnMissingRange, Refused, StoreError, StoreErrorKind};
 use super::memory::Fault;
@@ -185,6 +186,10 @@ impl Store for FailingSyncStore {
 
     fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.rocks.scan_back(lane, from, visit)
+    }
+
+    fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        self.rocks.scan_state(prefix, visit)
     }
 
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {

@@ -7,6 +7,7 @@ use super::super::error::Error;
 use super::super::housekeeping;
 use super::super::keys::{HoleReason, MetaKey, Progress};
 use super::super::recovery;
+use super::super::state::VisitState;
 use super::super::store::{Change, Condition, Open, Store, Visit};
 use super::super::{BodyCodec, OnMissingRange, StoreError, StoreErrorKind};
 use super::opening::copy_directory;
@@ -421,13 +422,17 @@ impl Store for BadBlock {
         let mut bad = false;
         self.memory.scan(lane, from, below, &mut |first, stored| {
             bad = self.bad.contains(&first.0);
-            if bad { std::ops::ControlFlow::Break(()) } else { visit(first, stored) }
+            if bad { ControlFlow::Break(()) } else { visit(first, stored) }
         })?;
         if bad { Err(failed()) } else { Ok(()) }
     }
 
     fn scan_back(&self, lane: Lane, from: Seq, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.memory.scan_back(lane, from, visit)
+    }
+
+    fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        self.memory.scan_state(prefix, visit)
     }
 
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {

@@ -216,7 +216,7 @@ fn dead_letters_pass_a_full_quota() {
     let running = Running::with(|config| config.bytes_max = 2000);
     while let Ok(permit) = running.outbox.appender().reserve(Lane::Telemetry, 200) {
         let entries = encoded(Lane::Telemetry, &["x"]);
-        let ticket = running.outbox.appender().submit(permit, &entries, &running.done);
+        let ticket = running.outbox.appender().submit(permit, &entries, &StateOps::default(), &running.done);
         wait_durable(&running.done, ticket).unwrap();
     }
     let mut consumer = running.consumer(Lane::Telemetry);

@@ -158,6 +158,7 @@ impl Writer {
         let sealed = self.seal();
         let moves = self.moves(started, Some(started), bound_moves(self.arena.bound()));
         let mut changes = sealed.changes(&self.compressed);
+        changes.extend(state_change(&self.arena));
         moves.add_to(&mut changes, &self.shared);
         self.undecided.begin(&sealed.segments);
         write(&self.shared, &changes, true)?;
@@ -167,14 +168,22 @@ impl Writer {
         self.publish(&sealed.segments);
         self.moved(moves, durable);
         self.update_backlog();
+        self.complete_arena();
+        self.measure(waiting, &sealed, [since, started, durable]);
+        Ok(())
+    }
+
+    /// Tells everybody whose submission is in the arena that it is written, and empties it.
+    fn complete_arena(&mut self) {
+        let state = self.arena.state();
+        self.shared.metrics.state_changes.increment(state.len() as u64);
+        self.shared.metrics.state_bytes.increment(state.bytes() as u64);
         // Room first: whoever is woken by its ticket reads on at once.
-        self.shared.gate.release(waiting.bytes);
+        self.shared.gate.release(self.arena.waiting().bytes);
         for submission in self.arena.submissions() {
             submission.done.complete(submission.ticket);
         }
         self.arena.clear();
-        self.measure(waiting, &sealed, [since, started, durable]);
-        Ok(())
     }
 
     /// Makes segments of what the arena holds.
@@ -264,11 +273,11 @@ impl Writer {
 
     // --- progress and trims ---
 
-    /// Writes progress without a group.
+    /// Writes progress without a group, and state that waited for one in vain.
     fn commit_progress(&mut self, sync: bool) -> Result<(), StoreError> {
         let now = clock::now();
         let moves = self.moves(now, None, Vec::new());
-        let mut changes = Vec::new();
+        let mut changes: Vec<Change<'_>> = state_change(&self.arena).into_iter().collect();
         moves.add_to(&mut changes, &self.shared);
         if sync && changes.is_empty() && self.unsynced {
             // Nothing new, but what was written last is to be durable: any synced write does it.
@@ -284,6 +293,7 @@ impl Writer {
         drop(changes);
         self.moved(moves, now);
         self.update_backlog();
+        self.complete_arena();
         Ok(())
     }
 
@@ -617,6 +627,11 @@ impl Moves {
                 .extend(holes.iter().filter(|hole| hole.is_behind(*lane, *head)).map(|hole| hole.forget()));
         }
     }
+}
+
+/// The changes of state in an arena, if there are any.
+fn state_change(arena: &Arena) -> Option<Change<'_>> {
+    (!arena.state().is_empty()).then(|| Change::State { ops: arena.state() })
 }
 
 /// The last progress of each consumer in a group.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::super::connection::{Connection, Security};
 use super::super::reader::Reader;
 use super::super::{Config, Handle, Service, consumers};
-use crate::outbox::{self, Completion, Encoded, Entry, Properties};
+use crate::outbox::{self, Completion, Encoded, Entry, Properties, StateOps};
 use crate::supervise::{Phase, Supervisor, TaskKind, clock};
 
 pub(super) const IN_FLIGHT_MAX: usize = 1000;
@@ -197,7 +197,7 @@ impl Running {
             permit = appender.reserve(lane, encoded.bytes()).ok();
             permit.is_some()
         });
-        let ticket = appender.submit(permit.unwrap(), encoded, &done);
+        let ticket = appender.submit(permit.unwrap(), encoded, &StateOps::default(), &done);
         until("the entries are durable", || done.durable() >= ticket);
     }
 
