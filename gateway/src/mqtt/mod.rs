@@ -38,6 +38,8 @@ mod acks;
 mod codec;
 mod config;
 mod connection;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "sessions take it up"))]
+mod durable;
 mod end;
 mod error;
 mod intake;
