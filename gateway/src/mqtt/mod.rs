@@ -59,7 +59,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use access::{AccessError, hash_password};
+pub use access::{AccessError, Action, Effect, Pattern, PatternError, Rule, hash_password};
 pub use config::{Access, Config, Limits, Listener, OnFull, Topic};
 pub use error::Error;
 pub(crate) use metrics::METRICS;

@@ -80,7 +80,7 @@ impl Shared {
             limits: config.limits.clone(),
             lane: templates.lanes().max().unwrap_or(Lane::Telemetry),
             templates,
-            access: Access::new(config.access.anonymous, config.access.users_file.as_deref())?,
+            access: Access::new(&config.access)?,
             registry: Registry::new(config.limits.outgoing_bytes_max),
             clock: Clock::new(tick),
             metrics: Metrics::new(),

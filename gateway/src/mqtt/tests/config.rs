@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use penstock_proto::Lane;
 
-use super::super::{Config, Limits};
+use super::super::{Action, Config, Effect, Limits, Rule};
 use crate::config::{ConfigError, Settings};
 
 fn read(mqtt: &str) -> Result<Config, ConfigError> {
@@ -76,6 +76,39 @@ fn topics_name_their_lane() {
 }
 
 #[test]
+fn access_rules_are_read_in_order() {
+    let rules = r#"
+[[mqtt.access.rule]]
+effect = "deny"
+action = "subscribe"
+filter = "building/{device}/secret"
+told = "unspecified"
+[[mqtt.access.rule]]
+effect = "deny"
+filter = "building/#"
+told = "not-authorized"
+[[mqtt.access.rule]]
+effect = "allow"
+action = "publish"
+filter = "{user}/+"
+user = "app-1"
+"#;
+    let config = read(&[LISTENER, rules].concat()).expect("valid");
+    let rule = |effect, action, filter: &str, user: Option<&str>| Rule {
+        effect,
+        action,
+        filter: filter.parse().expect(filter),
+        user: user.map(str::to_owned),
+    };
+    let expected = [
+        rule(Effect::DenyUnspecified, Action::Subscribe, "building/{device}/secret", None),
+        rule(Effect::Deny, Action::All, "building/#", None),
+        rule(Effect::Allow, Action::Publish, "{user}/+", Some("app-1")),
+    ];
+    assert_eq!(config.access.rules, expected);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let check = |mqtt: &str, words: &[&str]| {
         let error = read(mqtt).expect_err(mqtt).to_string();
@@ -101,6 +134,21 @@ fn what_is_wrong_is_named() {
     check(&limits("session_expiry_max = \"8761h\"\n"), &["mqtt.session_expiry_max", "8760h"]);
     check(&limits("queue_messages_max = 60001\n"), &["mqtt.queue_messages_max", "60000"]);
     check(&limits("subscriptions_max = 4097\n"), &["mqtt.subscriptions_max", "4096"]);
+    let rule = |keys: &str| [LISTENER, "[[mqtt.access.rule]]\n", keys].concat();
+    check(&rule("effect = \"allow\"\n"), &["mqtt.access.rule[0].filter", "missing"]);
+    check(&rule("filter = \"a\"\n"), &["mqtt.access.rule[0].effect", "missing"]);
+    check(
+        &rule("effect = \"allow\"\nfilter = \"a/#/b\"\n"),
+        &["mqtt.access.rule[0].filter", "a/#/b", "last"],
+    );
+    check(&rule("effect = \"allow\"\nfilter = \"{x}\"\n"), &["mqtt.access.rule[0].filter", "{client}"]);
+    check(
+        &rule("effect = \"allow\"\nfilter = \"a\"\ntold = \"unspecified\"\n"),
+        &["mqtt.access.rule[0].told", "allow"],
+    );
+    let many = "[[mqtt.access.rule]]\neffect = \"allow\"\nfilter = \"a\"\n";
+    check(&[LISTENER, &many.repeat(1001)].concat(), &["mqtt.access.rule[1000].filter", "at most 1000 rules"]);
+    assert_eq!(read(&[LISTENER, &many.repeat(1000)].concat()).expect("valid").access.rules.len(), 1000);
     for path in ["mqtt", "/mqtt?x=1", "/mq tt", "/mqtt#", "/%6dqtt", "/m\u{fc}"] {
         let text = [LISTENER, &format!("websocket_path = {path:?}\n")].concat();
         check(&text, &["mqtt.listener[0].websocket_path", path]);

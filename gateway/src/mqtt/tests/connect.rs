@@ -120,7 +120,7 @@ async fn users_need_the_right_password_and_may_be_bound_to_a_device() {
     let hash = hash_password(b"secret").expect("hashed");
     fs::write(&file, format!("anna:{hash}\npump:{hash}:device=pump-7\n")).expect("written");
     let mut config = open_config();
-    config.access = Access { anonymous: false, users_file: Some(file) };
+    config.access = Access { anonymous: false, users_file: Some(file), rules: Vec::new() };
     let gateway = Gateway::with(&config);
     for (version, wrong, anonymous) in [
         (4, refused(Version::V3, 4), refused(Version::V3, 5)),

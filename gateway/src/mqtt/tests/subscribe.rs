@@ -87,7 +87,7 @@ async fn connections_of_one_device_hear_each_other() {
     let hash = hash_password(b"secret").expect("hashed");
     std::fs::write(&file, format!("one:{hash}:device=d\n")).expect("written");
     let mut config = open_config();
-    config.access = Access { anonymous: true, users_file: Some(file) };
+    config.access = Access { anonymous: true, users_file: Some(file), rules: Vec::new() };
     let gateway = Gateway::with(&config);
     let mut listener = gateway.raw().await;
     let rest = [wire::string("one"), wire::string("secret")].concat();
