@@ -29,6 +29,8 @@ pub struct Config {
     tls: Option<(PathBuf, PathBuf)>,
     sections: Vec<(String, Vec<String>)>,
     listener: Vec<String>,
+    websocket: bool,
+    rules: Vec<Vec<String>>,
     topics: Vec<(String, String)>,
     environment: Vec<(String, OsString)>,
     lane: String,
@@ -71,6 +73,7 @@ pub struct Listener {
 struct Addresses {
     plain: String,
     tls: String,
+    websocket: String,
     health: String,
     admin: String,
 }
@@ -80,13 +83,15 @@ struct Addresses {
 impl Default for Config {
     fn default() -> Self {
         let any = || ANY_PORT.to_owned();
-        let addresses = Addresses { plain: any(), tls: any(), health: any(), admin: any() };
+        let addresses = Addresses { plain: any(), tls: any(), websocket: any(), health: any(), admin: any() };
         Self {
             id: "test".to_owned(),
             uplink: None,
             tls: None,
             sections: Vec::new(),
             listener: Vec::new(),
+            websocket: false,
+            rules: Vec::new(),
             topics: Vec::new(),
             environment: Vec::new(),
             lane: "telemetry".to_owned(),
@@ -115,6 +120,30 @@ impl Config {
     #[must_use]
     pub fn tls(mut self, certificate: &Path, key: &Path) -> Self {
         self.tls = Some((certificate.to_owned(), key.to_owned()));
+        self
+    }
+
+    /// Adds an MQTT listener that is reached through a WebSocket, without TLS.
+    #[must_use]
+    pub fn websocket(mut self) -> Self {
+        self.websocket = true;
+        self
+    }
+
+    /// The ports of the MQTT listeners: plain, TLS, WebSocket. 0, as without this, takes a free one.
+    #[must_use]
+    pub fn ports(mut self, plain: u16, tls: u16, websocket: u16) -> Self {
+        let address = |port| format!("127.0.0.1:{port}");
+        self.addresses.plain = address(plain);
+        self.addresses.tls = address(tls);
+        self.addresses.websocket = address(websocket);
+        self
+    }
+
+    /// Adds a rule of access, of lines of TOML. The first that fits decides; without any that fits it is denied.
+    #[must_use]
+    pub fn rule(mut self, lines: &[&str]) -> Self {
+        self.rules.push(lines.iter().map(|line| (*line).to_owned()).collect());
         self
     }
 
@@ -169,7 +198,7 @@ impl Config {
     #[must_use]
     pub fn to_toml(&self, directory: &Path) -> String {
         let text = |path: &Path| format!("{:?}", path.to_string_lossy());
-        let Addresses { plain, tls, health, admin } = &self.addresses;
+        let Addresses { plain, tls, websocket, health, admin } = &self.addresses;
         let mut config = self.clone();
         config = config.set("gateway", &format!("id = {:?}", self.id));
         config = config.set("outbox", &format!("directory = {}", text(&directory.join("outbox"))));
@@ -194,9 +223,15 @@ impl Config {
                 format!("key_file = {}", text(key)),
             ]);
         }
+        if self.websocket {
+            listeners.push(vec![format!("address = {websocket:?}"), "websocket = true".to_owned()]);
+        }
         for lines in &mut listeners {
             lines.extend(self.listener.iter().cloned());
             write_section(&mut file, "[[mqtt.listener]]", lines);
+        }
+        for lines in &self.rules {
+            write_section(&mut file, "[[mqtt.access.rule]]", lines);
         }
         if let Some(topic) = &self.events {
             for lane in ["alerts", "status"].into_iter().filter(|lane| *lane != self.lane) {
@@ -215,12 +250,14 @@ impl Config {
 
     /// Keeps the ports of a gateway that said where it listens.
     fn keep(&mut self, ready: &Ready) {
-        let find = |tls| ready.mqtt.iter().find(|listener| listener.tls == tls);
-        if let Some(listener) = find(false) {
-            self.addresses.plain.clone_from(&listener.address);
-        }
-        if let Some(listener) = find(true) {
-            self.addresses.tls.clone_from(&listener.address);
+        let mut bound = ready.mqtt.iter().map(|listener| &listener.address);
+        // They are named in the order of the file.
+        let Addresses { plain, tls, websocket, .. } = &mut self.addresses;
+        let places = [(true, plain), (self.tls.is_some(), tls), (self.websocket, websocket)];
+        for (_, address) in places.into_iter().filter(|(wanted, _)| *wanted) {
+            if let Some(bound) = bound.next() {
+                address.clone_from(bound);
+            }
         }
         self.addresses.health.clone_from(&ready.health);
         if let Some(admin) = &ready.admin {
@@ -264,6 +301,12 @@ impl Gateway {
     #[must_use]
     pub fn mqtt_tls(&self) -> Option<&str> {
         self.config.tls.as_ref().map(|_| self.config.addresses.tls.as_str())
+    }
+
+    /// `host:port` of the MQTT listener behind a WebSocket, if it was asked for.
+    #[must_use]
+    pub fn mqtt_websocket(&self) -> Option<&str> {
+        self.config.websocket.then_some(self.config.addresses.websocket.as_str())
     }
 
     /// What it said when it was ready.
@@ -380,11 +423,19 @@ mod tests {
             .tls(Path::new("/c.pem"), Path::new("/k.pem"))
             .set("outbox", "commit_floor = \"2ms\"")
             .lane("alerts")
-            .events("events");
+            .events("events")
+            .websocket()
+            .ports(1883, 0, 8083)
+            .rule(&["effect = \"deny\"", "filter = \"a\""])
+            .rule(&["effect = \"allow\""]);
         let file = config.to_toml(Path::new("/data"));
         let count = |text: &str| file.matches(text).count();
         assert_eq!(count("[outbox]\n"), 1, "{file}");
-        assert_eq!(count("[[mqtt.listener]]\n"), 2, "{file}");
+        assert_eq!(count("[[mqtt.listener]]\n"), 3, "{file}");
+        assert_eq!(count("[[mqtt.listener]]\naddress = \"127.0.0.1:1883\"\n"), 1, "{file}");
+        assert_eq!(count("address = \"127.0.0.1:8083\"\nwebsocket = true\n"), 1, "{file}");
+        assert_eq!(count("[[mqtt.access.rule]]\n"), 2, "{file}");
+        assert_eq!(count("[[mqtt.access.rule]]\neffect = \"deny\"\nfilter = \"a\"\n"), 1, "{file}");
         assert_eq!(count("[[mqtt.topic]]\n"), 2, "{file}");
         assert_eq!(count("lane = \"alerts\""), 2, "of the topics: {file}");
         assert_eq!(count("[[uplink.route]]\nlane = \"status\"\ntopic = \"events\"\n"), 1, "{file}");
@@ -396,6 +447,28 @@ mod tests {
         ] {
             assert_eq!(count(line), 1, "{line} in {file}");
         }
+    }
+
+    #[test]
+    fn addresses_are_kept_in_the_order_of_the_file() {
+        let listener = |port| Listener { address: format!("127.0.0.1:{port}"), tls: port == 2 };
+        let ready = |ports: &[u16]| Ready {
+            mqtt: ports.iter().map(|port| listener(*port)).collect(),
+            health: "127.0.0.1:9".to_owned(),
+            admin: None,
+        };
+        let mut config = Config::default().websocket();
+        config.keep(&ready(&[1, 3]));
+        assert_eq!(
+            (config.addresses.plain.as_str(), config.addresses.websocket.as_str()),
+            ("127.0.0.1:1", "127.0.0.1:3")
+        );
+        let mut config = Config::default().tls(Path::new("/c.pem"), Path::new("/k.pem")).websocket();
+        config.keep(&ready(&[1, 2, 3]));
+        assert_eq!(
+            (config.addresses.tls.as_str(), config.addresses.websocket.as_str()),
+            ("127.0.0.1:2", "127.0.0.1:3")
+        );
     }
 
     /// A program that says ready like the gateway does, with port 7 for every 0 in the file.

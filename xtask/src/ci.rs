@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Cargo, SELECTION};
+use crate::conformance;
 use crate::demo;
 use crate::dependencies::Policy;
 use crate::drill;
@@ -35,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "demo with kills", run: |cargo| demo::short(cargo, 2), essential: false },
     Step { name: "drills", run: |cargo| drill::short(cargo), essential: false },
     Step { name: "apache kafka", run: |cargo| kafka::short(cargo), essential: false },
+    Step { name: "conformance", run: |cargo| conformance::short(cargo), essential: false },
     Step { name: "one C++ build", run: |cargo| cargo.native_compiled_once(), essential: false },
 ];
 

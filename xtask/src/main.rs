@@ -8,6 +8,8 @@
 //! cargo xtask proto    the Rust types of the schema files, generated or compared
 //! cargo xtask drill    power cuts, crashes, full disks, outages under load: nothing acknowledged may be lost
 //! cargo xtask kafka    a real Apache Kafka, to try things on or to test the uplink against
+//! cargo xtask serve-test     a gateway that allows everything, for clients and suites we did not write
+//! cargo xtask conformance    the interoperability tests of Eclipse paho.mqtt.testing
 //! ```
 //!
 //! Every command uses one build: `--release --workspace --all-targets`. Another profile, selection or set of
@@ -17,6 +19,7 @@
 mod bench;
 mod cargo;
 mod ci;
+mod conformance;
 mod demo;
 mod dependencies;
 mod drill;
@@ -25,6 +28,7 @@ mod packages;
 mod proto;
 mod python;
 mod say;
+mod serve_test;
 mod signals;
 mod spdx;
 mod test;
@@ -56,6 +60,10 @@ enum Command {
     Drill(Box<drill::Arguments>),
     /// Start a real Apache Kafka, or test the uplink against one
     Kafka(kafka::Arguments),
+    /// Start a gateway that allows everything, for clients and suites we did not write, until Ctrl-C
+    ServeTest(serve_test::Arguments),
+    /// Run the interoperability tests of Eclipse paho.mqtt.testing against the gateway or another broker
+    Conformance(conformance::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +80,8 @@ fn main() -> ExitCode {
         Command::Proto(arguments) => proto::run(&arguments),
         Command::Drill(arguments) => drill::run(&arguments),
         Command::Kafka(arguments) => kafka::run(&arguments),
+        Command::ServeTest(arguments) => serve_test::run(arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,6 +162,22 @@ mod tests {
             panic!("not kafka")
         };
         assert_eq!((kafka.what, kafka.topics), (kafka::What::Up, vec![("t".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn conformance_wants_the_suites_and_takes_another_broker() {
+        let line = "xtask conformance --paho /suites --only test_basic --against localhost:1883";
+        let Command::Conformance(suites) = parse(line).unwrap().command else { panic!("no conformance") };
+        assert_eq!((suites.paho.to_str(), suites.only.as_deref()), (Some("/suites"), Some("test_basic")));
+        assert_eq!(suites.against.map(|address| address.to_string()).as_deref(), Some("localhost:1883"));
+        assert!(parse("xtask conformance --paho /suites --against localhost").is_err());
+    }
+
+    #[test]
+    fn a_test_server_takes_ports() {
+        let line = "xtask serve-test --port 1883 --tls-port 8883";
+        let Command::ServeTest(server) = parse(line).unwrap().command else { panic!("no server") };
+        assert_eq!((server.port, server.tls_port, server.websocket_port), (1883, 8883, 0));
     }
 
     #[test]

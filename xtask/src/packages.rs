@@ -11,8 +11,9 @@ use crate::say;
 
 /// What RocksDB and librdkafka need to compile.
 const BUILD: &[&str] = &["g++", "make", "pkg-config", "libclang-dev", "libssl-dev", "zlib1g-dev"];
-/// What the tests and the benchmark start: a peer broker and clients we did not write.
-const TEST: &[&str] = &["mosquitto", "mosquitto-clients", "kcat"];
+/// What the tests and the benchmark start: a peer broker, clients we did not write, and what makes
+/// a certificate.
+const TEST: &[&str] = &["mosquitto", "mosquitto-clients", "kcat", "openssl"];
 
 /// What a command is about to do, and so which packages it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
