@@ -21,6 +21,10 @@ pub(super) enum Reply {
     Pubrec(Reason),
     /// PUBCOMP.
     Pubcomp(Reason),
+    /// PUBREL, for a delivery.
+    Pubrel,
+    /// A packet of its own, such as SUBACK.
+    Packet,
     /// Nothing; marks the end of a submission, whose bytes are free again.
     Submitted,
 }
@@ -38,6 +42,8 @@ struct Owed {
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     queue: VecDeque<Owed>,
+    /// What [`Reply::Packet`] stands for, in order.
+    packets: VecDeque<Box<[u8]>>,
     /// The last ticket taken.
     last: u64,
     /// Bytes submitted and not durable.
@@ -56,6 +62,12 @@ impl Acks {
         self.queue.push_back(Owed { ticket, bytes: 0, id, reply });
     }
 
+    /// Queues a packet; the rest is as with [`Self::push`].
+    pub(super) fn push_packet(&mut self, packet: Box<[u8]>, in_batch: bool) {
+        self.packets.push_back(packet);
+        self.push(Reply::Packet, 0, in_batch);
+    }
+
     /// Notes that the batch was submitted with `ticket`, the next one of this connection.
     pub(super) fn submitted(&mut self, ticket: u64, bytes: usize) {
         debug_assert_eq!(ticket, self.last + 1, "tickets of a connection are consecutive");
@@ -67,15 +79,20 @@ impl Acks {
 
     /// Releases everything up to the durable ticket, in order.
     #[inline]
-    pub(super) fn release(&mut self, durable: u64, mut send: impl FnMut(Reply, u16)) {
+    pub(super) fn release(&mut self, durable: u64, mut send: impl FnMut(Reply, u16, &[u8])) {
         while let Some(owed) = self.queue.front().copied().filter(|owed| owed.ticket <= durable) {
             self.queue.pop_front();
             if owed.reply == Reply::Submitted {
                 self.bytes = self.bytes.saturating_sub(usize::try_from(owed.bytes).unwrap_or(usize::MAX));
+            } else if owed.reply == Reply::Packet {
+                send(owed.reply, owed.id, &self.packets.pop_front().unwrap_or_default());
             } else {
                 self.open -= usize::from(owed.reply.ends_exchange());
-                send(owed.reply, owed.id);
+                send(owed.reply, owed.id, &[]);
             }
+        }
+        if self.packets.is_empty() && self.packets.capacity() > 0 {
+            self.packets = VecDeque::new();
         }
         if self.queue.is_empty() && self.queue.capacity() > KEPT_MAX {
             self.queue = VecDeque::new();
@@ -114,8 +131,8 @@ impl Reply {
     const fn ends_exchange(self) -> bool {
         match self {
             Self::Puback(_) | Self::Pubcomp(_) => true,
-            Self::Pubrec(reason) => !matches!(reason, Reason::Success),
-            Self::Submitted => false,
+            Self::Pubrec(reason) => reason.code() >= 0x80,
+            Self::Pubrel | Self::Packet | Self::Submitted => false,
         }
     }
 }
@@ -126,7 +143,7 @@ mod tests {
 
     fn released(acks: &mut Acks, durable: u64) -> Vec<(Reply, u16)> {
         let mut sent = Vec::new();
-        acks.release(durable, |reply, id| sent.push((reply, id)));
+        acks.release(durable, |reply, id, _| sent.push((reply, id)));
         sent
     }
 
@@ -162,6 +179,21 @@ mod tests {
         acks.push(PUBCOMP, 5, false);
         assert_eq!(released(&mut acks, 0), [(REFUSAL, 1)]);
         assert_eq!(released(&mut acks, 1), [(PUBACK, 2), (REFUSAL, 3), (PUBCOMP, 4), (PUBCOMP, 5)]);
+    }
+
+    #[test]
+    fn packets_keep_their_place_in_the_order() {
+        let mut acks = Acks::default();
+        acks.push(PUBACK, 1, true);
+        acks.push_packet(b"first".as_slice().into(), true);
+        acks.push_packet(b"second".as_slice().into(), true);
+        acks.submitted(1, 1);
+        acks.push(Reply::Pubrel, 2, false);
+        let mut sent = Vec::new();
+        acks.release(1, |reply, _, packet| sent.push((reply, packet.to_vec())));
+        let packet = |text: &[u8]| (Reply::Packet, text.to_vec());
+        assert_eq!(sent, [(PUBACK, vec![]), packet(b"first"), packet(b"second"), (Reply::Pubrel, vec![])]);
+        assert!(acks.is_empty() && acks.open() == 0);
     }
 
     #[test]

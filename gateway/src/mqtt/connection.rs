@@ -18,22 +18,21 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use penstock_proto::Lane;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::time::timeout;
 
-use super::acks::Reply;
-use super::codec::{Reason, disconnect, puback, pubcomp, pubrec};
+use super::codec::disconnect;
 use super::end::End;
 use super::intake::{Intake, Shortage};
-use super::metrics::Tally;
-use super::registry::{Link, Signal};
-use super::session::{Batch, PEEK_BYTES, Place, Rest, Session, Taken, entry_bytes_max};
+use super::link::{Link, Signal};
+use super::outgoing::Loss;
+use super::promise::Promises;
+use super::protocol::{Batch, PEEK_BYTES, Place, Protocol, Rest, Taken, entry_bytes_max, write};
 use super::shared::{Permit, Seat};
 use super::stream::Stream;
-use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, StateOps, Ticket};
+use crate::outbox::{CommitFailed, Completion, Permit as Room, Refused, Ticket, Urgency};
 use crate::supervise::clock;
 
 /// Size of the read buffer of a thread.
@@ -46,8 +45,6 @@ const PASSES_MAX: usize = 8;
 const CLOSING_TICKS: u32 = 5;
 /// Ticks that a client may refuse to take what is sent to it.
 const STALLED_TICKS: u32 = 30;
-/// How long a will waits for room in the outbox.
-const WILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads that clear the socket before it is closed: closing with unread bytes resets the connection,
 /// and the client might lose the DISCONNECT.
 const LAST_READS: usize = 16;
@@ -58,9 +55,11 @@ pub(super) struct Connection {
     /// Counted out when dropped.
     _permit: Permit,
     stream: Stream,
-    session: Session,
+    protocol: Protocol,
     done: Arc<Completion>,
     durable: Ticket,
+    /// What lasting sessions get when it is durable.
+    promises: Promises,
     /// What was read and not taken: usually nothing, else the front of a packet.
     tail: Vec<u8>,
     /// Size of the packet that `tail` is the front of, or 0 if it is not known.
@@ -126,7 +125,7 @@ impl Connection {
         seat: Seat,
         permit: Permit,
         stream: Stream,
-        session: Session,
+        protocol: Protocol,
         keep_alive_seconds: u16,
         rest: &[u8],
     ) -> Self {
@@ -138,9 +137,10 @@ impl Connection {
             seat,
             _permit: permit,
             stream,
-            session,
+            protocol,
             done: Arc::new(Completion::new()),
             durable: Ticket::default(),
+            promises: Promises::default(),
             tail: rest.to_vec(),
             need: 0,
             held: !rest.is_empty(),
@@ -148,7 +148,7 @@ impl Connection {
             sent: 0,
             unflushed: false,
             keep_alive_ticks: ticks,
-            deliveries: false,
+            deliveries: true,
             watch: Watch::Reading,
             room: None,
             closing: None,
@@ -169,6 +169,7 @@ impl Connection {
         scratch.batch.clear();
         self.seat.link().register(cx.waker());
         let result = self.heed_signals().map_or_else(|| self.passes(cx, scratch), Poll::Ready);
+        self.submit(&mut scratch.batch, None);
         self.seat.shared().metrics.add(&mut scratch.batch.tally);
         result
     }
@@ -210,14 +211,18 @@ impl Connection {
                 }
             }
         }
-        let ends = self.closing.filter(|_| self.expired || self.session.acks.is_empty());
-        if let Some(reason) = ends.and_then(End::reason) {
-            disconnect(&mut scratch.batch.out, self.session.version(), reason, None);
+        let ends = self.closing.filter(|_| self.expired || self.protocol.acks.is_empty());
+        if let Some((end, reason)) = ends.and_then(|end| Some((end, end.reason()?))) {
+            let text = self.protocol.explains().then(|| end.to_string());
+            disconnect(&mut scratch.batch.out, self.protocol.version(), reason, text.as_deref());
         }
         if !scratch.batch.out.is_empty() {
+            scratch.batch.tally.sent_bytes += u64::try_from(scratch.batch.out.len()).unwrap_or(0);
             self.send(cx, &scratch.batch.out)?;
         }
-        if !self.unsent.is_empty() {
+        self.deliveries |= scratch.batch.deliveries;
+        scratch.batch.deliveries = false;
+        if !self.unsent.is_empty() || self.deliveries {
             // The next pass finds the socket full and minds its deadline.
             pass = Pass::Progress;
         }
@@ -271,25 +276,36 @@ impl Connection {
     /// Collects acknowledgements that became due, and deliveries.
     fn release(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Result<(), CommitFailed> {
         if self.deliveries {
-            self.deliveries = false;
-            self.seat.link().take_deliveries(&mut batch.out);
+            self.take_deliveries(batch);
         }
-        if self.session.acks.is_empty() {
+        if self.protocol.acks.is_empty() {
             return Ok(());
         }
-        if self.durable < Ticket(self.session.acks.last())
+        if self.durable < Ticket(self.protocol.acks.last())
             && let Poll::Ready(durable) = self.done.poll_durable(self.durable, cx)
         {
             self.durable = durable?;
         }
-        let Batch { out, tally, .. } = batch;
-        self.session.acks.release(self.durable.0, |reply, id| write(reply, id, out, tally));
+        let durable = self.durable.0;
+        self.protocol.acks.release(durable, |reply, id, packet| write(reply, id, packet, batch));
+        self.promises.keep(durable);
         Ok(())
+    }
+
+    /// Collects deliveries, about as much as the socket may take at once.
+    fn take_deliveries(&mut self, batch: &mut Batch) {
+        let shared = self.seat.shared();
+        let (bounds, now_ms) = (shared.bounds(), shared.now_ms());
+        let session = self.seat.session();
+        let (more, losses) = session.take_packets(&mut batch.out, bounds, now_ms, &mut batch.relaxed);
+        self.deliveries = more;
+        batch.tally.lose(Loss::TooLarge, losses.too_large);
+        batch.tally.lose(Loss::Expired, losses.expired);
     }
 
     /// Reads once and takes what came, if there is room for it.
     fn take_in(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<Pass, End> {
-        if !self.session.has_room(self.seat.shared(), 0) || self.poll_room(cx).is_pending() {
+        if !self.protocol.has_room(self.seat.shared(), 0) || self.poll_room(cx).is_pending() {
             self.set_watch(Watch::Withheld);
             return Ok(Pass::Idle);
         }
@@ -336,9 +352,9 @@ impl Connection {
 
     /// Takes what was read, behind what an earlier read left.
     fn take(&mut self, batch: &mut Batch, intake: &mut Intake, read: &[u8]) -> Rest {
-        let place = Place { shared: self.seat.shared(), link: self.seat.link() };
+        let place = Place { shared: self.seat.shared(), session: self.seat.session() };
         if self.tail.is_empty() {
-            let Taken { used, rest } = self.session.take(place, batch, intake, read);
+            let Taken { used, rest } = self.protocol.take(place, batch, intake, read);
             self.tail.extend_from_slice(read.get(used..).unwrap_or_default());
             self.note(rest);
             return rest;
@@ -349,7 +365,7 @@ impl Connection {
             self.note(rest);
             return rest;
         }
-        let Taken { used, rest } = self.session.take(place, batch, intake, &self.tail);
+        let Taken { used, rest } = self.protocol.take(place, batch, intake, &self.tail);
         self.tail.drain(..used);
         // A large packet leaves a large buffer behind.
         if self.tail.capacity() > 2 * self.tail.len() + 64 {
@@ -367,14 +383,29 @@ impl Connection {
         };
     }
 
+    /// Submits what the batch holds as one.
     fn submit(&mut self, batch: &mut Batch, room: Option<Room>) {
+        let shared = self.seat.shared();
+        if !batch.relaxed.is_empty() {
+            shared.submit_relaxed(&batch.relaxed);
+            batch.relaxed.clear();
+        }
+        if !batch.owes() {
+            return;
+        }
         debug_assert!(room.is_some() || batch.encoded.is_empty(), "entries are encoded where there is room");
-        let Some(room) = room.filter(|_| !batch.encoded.is_empty()) else { return };
-        let bytes = batch.encoded.bytes();
-        let ticket =
-            self.seat.shared().appender.submit(room, &batch.encoded, &StateOps::default(), &self.done);
-        self.session.acks.submitted(ticket.0, bytes);
+        let bytes = batch.bytes();
+        let (state, done) = (&batch.state, &self.done);
+        let ticket = match room {
+            Some(room) => shared.appender.submit(room, &batch.encoded, state, done),
+            None => shared.appender.submit_state(state, Urgency::Prompt, done),
+        };
+        self.protocol.acks.submitted(ticket.0, bytes);
         batch.encoded.clear();
+        batch.state.clear();
+        for (session, order) in batch.promised.drain(..) {
+            self.promises.push(ticket.0, session, order);
+        }
     }
 
     /// Reserves room in the outbox; none means that the wait for it has begun.
@@ -387,7 +418,7 @@ impl Connection {
             Err(refused) => refused,
         };
         if let Some(shortage) = Shortage::of(refused) {
-            let refuses = self.session.refuses();
+            let refuses = self.protocol.refuses();
             return Ok(Some(Intake::Short { shortage, refuses, room: None }));
         }
         self.wait_for_room(shared.lane);
@@ -473,38 +504,29 @@ impl Connection {
         });
     }
 
-    /// What remains to do after the end: the will, and a socket that is closed without a reset.
+    /// What remains to do after the end: a socket that is closed without a reset, and a session that is
+    /// given back only when it is known what became of all that was submitted for it.
     pub(super) async fn finish(mut self: Box<Self>, end: End) {
         let shared = Arc::clone(self.seat.shared());
-        tracing::debug!(client_id = self.seat.link().client(), reason = %end, "disconnected");
+        tracing::debug!(client_id = &**self.seat.link().client(), reason = %end, "disconnected");
         shared.metrics.disconnect(end.name());
-        let place = Place { shared: &shared, link: self.seat.link() };
-        if let Some((lane, bytes)) = self.session.will_room(place).filter(|_| end.publishes_will()) {
-            let publish = async {
-                while !self.publish_will(lane, bytes) {
-                    shared.appender.room(lane).await;
-                }
-            };
-            if timeout(WILL_TIMEOUT, publish).await.is_err() {
-                shared.metrics.wills_lost.increment(1);
-            }
-        }
         poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_shutdown(cx, scratch))).await;
+        let settled = self.settle().await;
+        let received = settled.is_ok().then(|| self.protocol.take_received());
+        self.seat.give_back(received, end.publishes_will());
     }
 
-    /// Submits the will; false if there is no room for it now.
-    fn publish_will(&mut self, lane: Lane, bytes: usize) -> bool {
-        let shared = Arc::clone(self.seat.shared());
-        let Ok(room) = shared.appender.reserve(lane, bytes) else { return false };
-        SCRATCH.with_borrow_mut(|Scratch { batch, .. }| {
-            batch.clear();
-            let place = Place { shared: &shared, link: self.seat.link() };
-            if self.session.take_will(place, batch) {
-                self.submit(batch, Some(room));
-            }
-            shared.metrics.add(&mut batch.tally);
-        });
-        true
+    /// Waits until what lasting sessions rest on is durable.
+    async fn settle(&mut self) -> Result<(), CommitFailed> {
+        if !self.protocol.is_lasting() && self.promises.is_empty() {
+            return Ok(());
+        }
+        while self.durable < Ticket(self.protocol.acks.last()) {
+            let (done, durable) = (&self.done, self.durable);
+            self.durable = poll_fn(|cx| done.poll_durable(durable, cx)).await?;
+            self.promises.keep(self.durable.0);
+        }
+        Ok(())
     }
 
     /// Shuts down as far as that goes at once.
@@ -525,29 +547,9 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("client", &self.seat.link().client())
+            .field("client", self.seat.link().client())
             .field("watch", &self.watch)
             .field("closing", &self.closing)
             .finish_non_exhaustive()
-    }
-}
-
-/// Writes one reply and counts it.
-#[inline]
-fn write(reply: Reply, id: u16, out: &mut Vec<u8>, tally: &mut Tally) {
-    match reply {
-        Reply::Puback(reason) => {
-            puback(out, id, reason);
-            tally.pubacks += u64::from(reason == Reason::Success);
-        }
-        Reply::Pubrec(reason) => {
-            pubrec(out, id, reason);
-            tally.pubrecs += u64::from(reason == Reason::Success);
-        }
-        Reply::Pubcomp(reason) => {
-            pubcomp(out, id, reason);
-            tally.pubcomps += u64::from(reason == Reason::Success);
-        }
-        Reply::Submitted => {}
     }
 }

@@ -21,10 +21,14 @@ pub(super) enum Refusal {
     ClientId,
     #[error("enhanced authentication is not supported")]
     AuthenticationMethod,
-    #[error("a retained will is not supported")]
-    RetainedWill,
-    #[error("a will outside the device's own topics")]
+    #[error("the client id belongs to another user")]
+    ForeignClientId,
+    #[error("a will to a topic that the client may not publish to")]
     WillTopic,
+    #[error("too many sessions")]
+    Sessions,
+    #[error("an earlier connection of the client is not settled yet")]
+    Busy,
     #[error("too many connections")]
     TooMany,
     #[error("the gateway stops")]
@@ -45,8 +49,10 @@ impl Refusal {
         "anonymous",
         "client_id",
         "authentication_method",
-        "retained_will",
+        "foreign_client_id",
         "will_topic",
+        "sessions",
+        "busy",
         "too_many",
         "stopping",
         "taken_over",
@@ -63,8 +69,10 @@ impl Refusal {
             Self::Anonymous => "anonymous",
             Self::ClientId => "client_id",
             Self::AuthenticationMethod => "authentication_method",
-            Self::RetainedWill => "retained_will",
+            Self::ForeignClientId => "foreign_client_id",
             Self::WillTopic => "will_topic",
+            Self::Sessions => "sessions",
+            Self::Busy => "busy",
             Self::TooMany => "too_many",
             Self::Stopping => "stopping",
             Self::TakenOver => "taken_over",
@@ -77,10 +85,11 @@ impl Refusal {
             Self::Malformed(malformed) => Some(malformed.reason()),
             Self::Handshake | Self::Timeout | Self::Closed => None,
             Self::Credentials => Some(Reason::BadUserNameOrPassword),
-            Self::Anonymous | Self::WillTopic => Some(Reason::NotAuthorized),
+            Self::Anonymous | Self::WillTopic | Self::ForeignClientId => Some(Reason::NotAuthorized),
             Self::ClientId => Some(Reason::ClientIdentifierNotValid),
             Self::AuthenticationMethod => Some(Reason::BadAuthenticationMethod),
-            Self::RetainedWill => Some(Reason::RetainNotSupported),
+            Self::Sessions => Some(Reason::QuotaExceeded),
+            Self::Busy => Some(Reason::ServerBusy),
             Self::TooMany => Some(Reason::ConnectionRateExceeded),
             Self::Stopping => Some(Reason::ServerUnavailable),
             Self::TakenOver => Some(Reason::SessionTakenOver),
@@ -106,14 +115,12 @@ pub(super) enum End {
     Stalled,
     #[error("malformed packet: {0}")]
     Malformed(Malformed),
-    #[error("a publish outside the topic templates")]
+    #[error("a publish to a topic that the client may not publish to")]
     UnknownTopic,
     #[error("a publish to a topic of another device")]
     Foreign,
     #[error("more publishes in flight than allowed")]
     ReceiveMaximum,
-    #[error("a retained publish, which is not supported")]
-    Retain,
     #[error("the session was taken over")]
     TakenOver,
     #[error("the gateway stops")]
@@ -141,7 +148,6 @@ impl End {
         "unknown_topic",
         "foreign",
         "receive_maximum",
-        "retain",
         "taken_over",
         "stopping",
         "commit_failed",
@@ -159,7 +165,6 @@ impl End {
             Self::UnknownTopic => "unknown_topic",
             Self::Foreign => "foreign",
             Self::ReceiveMaximum => "receive_maximum",
-            Self::Retain => "retain",
             Self::TakenOver => "taken_over",
             Self::Stopping => "stopping",
             Self::CommitFailed => "commit_failed",
@@ -175,7 +180,6 @@ impl End {
             Self::UnknownTopic => Some(Reason::TopicNameInvalid),
             Self::Foreign => Some(Reason::NotAuthorized),
             Self::ReceiveMaximum => Some(Reason::ReceiveMaximumExceeded),
-            Self::Retain => Some(Reason::RetainNotSupported),
             Self::TakenOver => Some(Reason::SessionTakenOver),
             Self::Stopping => Some(Reason::ServerShuttingDown),
             Self::CommitFailed => Some(Reason::Implementation),
@@ -204,8 +208,10 @@ mod tests {
             Refusal::Anonymous,
             Refusal::ClientId,
             Refusal::AuthenticationMethod,
-            Refusal::RetainedWill,
+            Refusal::ForeignClientId,
             Refusal::WillTopic,
+            Refusal::Sessions,
+            Refusal::Busy,
             Refusal::TooMany,
             Refusal::Stopping,
             Refusal::TakenOver,
@@ -222,7 +228,6 @@ mod tests {
             End::UnknownTopic,
             End::Foreign,
             End::ReceiveMaximum,
-            End::Retain,
             End::TakenOver,
             End::Stopping,
             End::CommitFailed,

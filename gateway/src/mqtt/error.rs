@@ -23,6 +23,9 @@ pub enum Error {
     /// A users file that cannot be used.
     #[error("users file")]
     Access(#[from] AccessError),
+    /// Sessions and retained messages that cannot be read.
+    #[error("sessions")]
+    State(#[from] crate::outbox::Error),
     /// A topic template that cannot be used.
     #[error("topic template {template:?}: expected {expected}")]
     Template {

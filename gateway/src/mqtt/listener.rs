@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::config;
 use super::error::Error;
-use super::open::{Terms, open};
+use super::open::{Offer, open};
 use super::shared::{Permit, Shared};
 use crate::supervise::{Phase, Supervisor, TaskKind};
 use crate::tls;
@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Listener {
     socket: StdListener,
     address: SocketAddr,
-    terms: Terms,
+    terms: Offer,
 }
 
 impl std::fmt::Debug for Listener {
@@ -45,7 +45,7 @@ impl Listener {
         let refused = |source| Error::Listen { address: config.address, source };
         let socket = listen(config).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, terms: Terms { tls, on_full: config.on_full } })
+        Ok(Self { socket, address, terms: Offer { tls, on_full: config.on_full } })
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -91,7 +91,7 @@ impl Listener {
 }
 
 /// Starts the task of a connection, unless there are too many even to hear it.
-fn start(shared: &Arc<Shared>, supervisor: &Supervisor, socket: TcpStream, terms: Terms) {
+fn start(shared: &Arc<Shared>, supervisor: &Supervisor, socket: TcpStream, terms: Offer) {
     let Some(permit) = shared.admit() else {
         shared.metrics.connect("too_many");
         return;
@@ -108,7 +108,7 @@ async fn serve(
     supervisor: Supervisor,
     permit: Permit,
     socket: TcpStream,
-    terms: Terms,
+    terms: Offer,
 ) -> Result<(), io::Error> {
     let opening = Box::pin(async move {
         let shutdown = supervisor.shutdown();

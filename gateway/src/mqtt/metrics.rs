@@ -1,10 +1,13 @@
 //! The metrics of the stage; counted once per socket read or per connection, not per message.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use metrics::{Counter, Gauge, Histogram};
 
 use super::codec::Qos;
 use super::end::{End, Refusal};
 use super::intake::Shortage;
+use super::outgoing::Loss;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, histogram};
 
 const CONNECTIONS: Metric = Metric {
@@ -70,13 +73,55 @@ const RECEIVED: Metric = Metric {
 const DELIVERED: Metric = Metric {
     name: "penstock_mqtt_delivered_total",
     kind: Kind::Counter,
-    help: "Publishes queued for a subscriber at QoS 0.",
+    help: "Publishes taken in for a subscriber, on their way to it or queued.",
     labels: &[],
 };
 const DELIVERIES_DROPPED: Metric = Metric {
     name: "penstock_mqtt_deliveries_dropped_total",
     kind: Kind::Counter,
-    help: "Publishes not delivered to a subscriber: its queue was full or they exceed its packet size.",
+    help: "Publishes not delivered to a subscriber: its buffer or queue was full, they exceed its packet size, or their lifetime ended.",
+    labels: &[("reason", &Loss::NAMES)],
+};
+const ACKNOWLEDGED: Metric = Metric {
+    name: "penstock_mqtt_deliveries_acknowledged_total",
+    kind: Kind::Counter,
+    help: "Deliveries at QoS 1 and 2 that a subscriber ended, by acknowledging or refusing them.",
+    labels: &[],
+};
+const LOCAL: Metric = Metric {
+    name: "penstock_mqtt_local_publishes_total",
+    kind: Kind::Counter,
+    help: "Publishes that are no telemetry: they go to subscribers only.",
+    labels: &[],
+};
+const NOT_RETAINED: Metric = Metric {
+    name: "penstock_mqtt_not_retained_total",
+    kind: Kind::Counter,
+    help: "Publishes with the retain flag whose message was not kept, since retained messages are at their bound.",
+    labels: &[],
+};
+const WILLS: Metric = Metric {
+    name: "penstock_mqtt_wills_total",
+    kind: Kind::Counter,
+    help: "Wills that were published.",
+    labels: &[],
+};
+const SESSIONS: Metric = Metric {
+    name: "penstock_mqtt_sessions",
+    kind: Kind::Gauge,
+    help: "Sessions that outlive their connections, connected or not.",
+    labels: &[],
+};
+const TAKE_OVERS: Metric = Metric {
+    name: "penstock_mqtt_take_overs_total",
+    kind: Kind::Counter,
+    help: "Connections that were replaced by a new one of the same client.",
+    labels: &[],
+};
+const TAKE_OVERS_DELAYED: Metric = Metric {
+    name: "penstock_mqtt_take_overs_delayed_total",
+    kind: Kind::Counter,
+    help: "Take-overs that had to wait, since the client id had changed hands too often.",
     labels: &[],
 };
 const WITHHELD: Metric = Metric {
@@ -111,6 +156,13 @@ pub(crate) const METRICS: &[Metric] = &[
     RECEIVED,
     DELIVERED,
     DELIVERIES_DROPPED,
+    ACKNOWLEDGED,
+    LOCAL,
+    NOT_RETAINED,
+    WILLS,
+    SESSIONS,
+    TAKE_OVERS,
+    TAKE_OVERS_DELAYED,
     WITHHELD,
     ACCEPT_ERRORS,
     WILLS_LOST,
@@ -130,17 +182,43 @@ pub(super) struct Metrics {
     short: Vec<Counter>,
     shed: Vec<Counter>,
     received: Counter,
-    pub(super) delivered: Counter,
-    pub(super) deliveries_dropped: Counter,
+    delivered: Counter,
+    lost: [Counter; 3],
+    acknowledged: Counter,
+    local: Counter,
+    not_retained: Counter,
+    wills: Counter,
+    pub(super) sessions: Gauge,
+    pub(super) take_overs: Counter,
+    pub(super) take_overs_delayed: Counter,
+    pub(super) totals: Totals,
     pub(super) withheld: Histogram,
     pub(super) accept_errors: Counter,
     pub(super) wills_lost: Counter,
+}
+
+/// What `$SYS` tells, since the start.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) received: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
+    pub(super) delivered: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
 }
 
 /// What one pass over a connection counted.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tally {
     pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) delivered: u64,
+    /// Deliveries let go, by reason.
+    lost: [u64; 3],
+    pub(super) acknowledged: u64,
+    pub(super) local: u64,
+    pub(super) not_retained: u64,
+    pub(super) wills: u64,
     /// By QoS.
     pub(super) publishes: [u64; 3],
     pub(super) repeats: u64,
@@ -176,7 +254,15 @@ impl Metrics {
             shed: Shortage::NAMES.map(|name| counter_with(&SHED, "reason", name)).into(),
             received: counter(&RECEIVED),
             delivered: counter(&DELIVERED),
-            deliveries_dropped: counter(&DELIVERIES_DROPPED),
+            lost: Loss::NAMES.map(|name| counter_with(&DELIVERIES_DROPPED, "reason", name)),
+            acknowledged: counter(&ACKNOWLEDGED),
+            local: counter(&LOCAL),
+            not_retained: counter(&NOT_RETAINED),
+            wills: counter(&WILLS),
+            sessions: gauge(&SESSIONS),
+            take_overs: counter(&TAKE_OVERS),
+            take_overs_delayed: counter(&TAKE_OVERS_DELAYED),
+            totals: Totals::default(),
             withheld: histogram(&WITHHELD),
             accept_errors: counter(&ACCEPT_ERRORS),
             wills_lost: counter(&WILLS_LOST),
@@ -202,6 +288,15 @@ impl Metrics {
             }
         };
         add(&self.received, counted.received_bytes);
+        add(&self.delivered, counted.delivered);
+        add(&self.acknowledged, counted.acknowledged);
+        add(&self.local, counted.local);
+        add(&self.not_retained, counted.not_retained);
+        add(&self.wills, counted.wills);
+        for (counter, count) in self.lost.iter().zip(counted.lost) {
+            add(counter, count);
+        }
+        self.totals.add(&counted);
         for (counter, count) in self.publishes.iter().zip(counted.publishes) {
             add(counter, count);
         }
@@ -220,9 +315,33 @@ impl Metrics {
     }
 }
 
+// === impl Totals ===
+
+impl Totals {
+    fn add(&self, counted: &Tally) {
+        let add = |total: &AtomicU64, count: u64| {
+            if count > 0 {
+                total.fetch_add(count, Ordering::Relaxed);
+            }
+        };
+        add(&self.received, counted.publishes.iter().sum::<u64>() + counted.local);
+        add(&self.received_bytes, counted.received_bytes);
+        add(&self.delivered, counted.delivered);
+        add(&self.dropped, counted.lost.iter().sum());
+        add(&self.sent_bytes, counted.sent_bytes);
+    }
+}
+
 // === impl Tally ===
 
 impl Tally {
+    /// Counts deliveries that were let go.
+    pub(super) fn lose(&mut self, loss: Loss, count: u64) {
+        if let Some(lost) = self.lost.get_mut(loss.index()) {
+            *lost += count;
+        }
+    }
+
     /// Counts a publish that a shortage kept out.
     pub(super) fn short(&mut self, shortage: Shortage, qos: Qos) {
         let counts = if qos == Qos::AtMostOnce { &mut self.shed } else { &mut self.short };

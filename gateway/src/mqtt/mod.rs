@@ -38,22 +38,34 @@ mod acks;
 mod codec;
 mod config;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "sessions take it up"))]
 mod durable;
 mod end;
 mod error;
 mod intake;
 mod keep_alive;
+mod keeper;
+mod lifecycle;
+mod link;
 mod listener;
+mod message;
 mod metrics;
 mod open;
+mod outgoing;
+mod promise;
+mod protocol;
 mod registry;
+mod restore;
+mod retained;
+mod router;
+mod routing;
 mod session;
 mod shared;
 mod stream;
+mod sys;
 mod template;
 #[cfg(test)]
 mod tests;
+mod will;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,7 +78,7 @@ pub(crate) use metrics::METRICS;
 
 use crate::outbox::Appender;
 use crate::supervise::{Phase, Supervisor, TaskKind};
-use registry::Signal;
+use link::Signal;
 use shared::Shared;
 
 /// Length of a tick of the keep-alive clock.
@@ -128,6 +140,7 @@ impl Service {
         tick: Duration,
     ) -> Result<(Self, Handle), Error> {
         let shared = Arc::new(Shared::new(config, appender, tick)?);
+        restore::restore(&shared)?;
         let listeners: Vec<_> =
             config.listeners.iter().map(listener::Listener::bind).collect::<Result<_, _>>()?;
         let address = |one: &listener::Listener| Address { address: one.address(), tls: one.is_tls() };
@@ -161,6 +174,11 @@ impl Service {
             }
             Ok::<(), Error>(())
         });
+        let (keeping, tick, ends) = (Arc::clone(&shared), shared.clock.length(), shutdown.clone());
+        supervisor.spawn(TaskKind::Sessions, async move {
+            keeper::run(keeping, tick, ends).await;
+            Ok::<(), Error>(())
+        });
         shutdown.reached(Phase::FinishPublishes).await;
         shared.stop();
         shared.registry.raise_all(Signal::Stop);
@@ -181,6 +199,6 @@ impl Handle {
     /// What the stage is doing now.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status { connections: self.shared.open(), clients: self.shared.registry.len() }
+        Status { connections: self.shared.open(), clients: self.shared.registry.connected() }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::Denied;
@@ -18,11 +18,17 @@ use super::codec::{
 use super::config::OnFull;
 use super::connection::Connection;
 use super::end::Refusal;
-use super::registry::Signal;
-use super::session::Session;
-use super::shared::{Permit, Seat, Shared};
+use super::keeper::received_of;
+use super::lifecycle::{Opened, Wanted};
+use super::link::Signal;
+use super::outgoing;
+use super::protocol::{Protocol, Terms};
+use super::registry::{Claim, Foreign};
+use super::session::Client;
+use super::shared::{Claimed, Permit, Seat, Shared};
 use super::stream::Stream;
 use super::template::{Verdict, is_device};
+use super::will::Will;
 use crate::tls;
 
 /// Largest CONNECT: its fields have 16-bit lengths, and a client that is not known yet gets no more.
@@ -31,12 +37,14 @@ const CONNECT_BYTES_MAX: usize = 72 << 10;
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a password may wait to be verified.
 const ACCESS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Smallest limit on packets of a client that is told why it is refused, in bytes.
+const EXPLAINED_BYTES: u32 = 128;
 /// How long CONNACK may take to be written.
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a listener says about its connections.
 #[derive(Clone)]
-pub(super) struct Terms {
+pub(super) struct Offer {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) on_full: OnFull,
 }
@@ -58,7 +66,7 @@ pub(super) async fn open(
     shared: Arc<Shared>,
     permit: Permit,
     socket: TcpStream,
-    terms: Terms,
+    terms: Offer,
 ) -> Option<Box<Connection>> {
     match try_open(&shared, permit, socket, terms).await {
         Ok(connection) => {
@@ -77,7 +85,7 @@ async fn try_open(
     shared: &Arc<Shared>,
     permit: Permit,
     socket: TcpStream,
-    terms: Terms,
+    terms: Offer,
 ) -> Result<Box<Connection>, Refusal> {
     let mut stream = match terms.tls {
         None => Stream::Plain(socket),
@@ -85,7 +93,7 @@ async fn try_open(
     };
     let hello = match timeout(shared.limits.connect_timeout, Hello::read(&mut stream)).await {
         Ok(Ok(hello)) => hello,
-        Ok(Err((refusal, version))) => return Err(refuse(&mut stream, version, refusal).await),
+        Ok(Err((refusal, version))) => return Err(refuse(&mut stream, version, refusal, None).await),
         Err(_) => return Err(Refusal::Timeout),
     };
     let body = hello.buffer.get(hello.body.clone()).unwrap_or_default();
@@ -93,14 +101,17 @@ async fn try_open(
         Ok(connect) => connect,
         Err(malformed) => {
             shared.metrics.malformed.increment(1);
-            return Err(refuse(&mut stream, answer_version(body), malformed.into()).await);
+            return Err(refuse(&mut stream, answer_version(body), malformed.into(), None).await);
         }
     };
     let version = connect.version;
     let rest = hello.buffer.get(hello.end..).unwrap_or_default();
     match enter(shared, &permit, &connect).await {
         Ok(entered) => entered.accept(stream, permit, &connect, rest, terms.on_full).await,
-        Err(refusal) => Err(refuse(&mut stream, Some(version), refusal).await),
+        Err(refusal) => {
+            let text = explains(&connect).then(|| refusal.to_string());
+            Err(refuse(&mut stream, Some(version), refusal, text.as_deref()).await)
+        }
     }
 }
 
@@ -154,10 +165,15 @@ fn answer_version(body: &[u8]) -> Option<Version> {
 }
 
 /// Sends the CONNACK of a refusal, as far as there is one, and closes.
-async fn refuse(stream: &mut Stream, version: Option<Version>, refusal: Refusal) -> Refusal {
+async fn refuse(
+    stream: &mut Stream,
+    version: Option<Version>,
+    refusal: Refusal,
+    text: Option<&str>,
+) -> Refusal {
     if let (Some(version), Some(reason)) = (version, refusal.reason()) {
         let mut out = Vec::new();
-        reason.refuse_connect(&mut out, version, None);
+        reason.refuse_connect(&mut out, version, text);
         let farewell = async {
             stream.write_all(&out).await?;
             stream.shutdown().await
@@ -168,13 +184,18 @@ async fn refuse(stream: &mut Stream, version: Option<Version>, refusal: Refusal)
     refusal
 }
 
-/// A client that may connect and has its place in the registry.
+/// A client that may connect and has its session.
 struct Entered {
     seat: Seat,
+    /// The session was there before.
+    present: bool,
     assigned: bool,
+    expiry_seconds: u32,
+    received: Vec<u16>,
 }
 
-/// Decides on a CONNECT, enters the client and waits for a connection that it replaces.
+/// Decides on a CONNECT, claims the client id, waits for a connection that had it, and gives the client
+/// its session.
 async fn enter(shared: &Arc<Shared>, permit: &Permit, connect: &Connect<'_>) -> Result<Entered, Refusal> {
     if connect.authentication_method.is_some() {
         return Err(Refusal::AuthenticationMethod);
@@ -183,48 +204,112 @@ async fn enter(shared: &Arc<Shared>, permit: &Permit, connect: &Connect<'_>) -> 
     if assigned && connect.version == Version::V3 && !connect.clean {
         return Err(Refusal::ClientId);
     }
+    let client = identify(shared, connect).await?;
+    check_will(shared, connect, &client)?;
+    // A device that lost its connection may come back, however full it is.
+    if permit.above_max() && !shared.registry.contains(&client.id) {
+        return Err(Refusal::TooMany);
+    }
+    let claimed = claim(shared, &client).await?;
+    let id = Arc::clone(claimed.link().client());
+    let known = match shared.registry.session(&id) {
+        Some(session) => {
+            let received = received_of(shared, &session).await;
+            Some((session, received))
+        }
+        None => None,
+    };
+    let expiry_seconds = expiry_seconds(shared, connect);
+    let wanted = Wanted {
+        client: Client { id, ..client },
+        clean: connect.clean,
+        expiry_seconds,
+        terms: terms(shared, connect),
+        will: connect.will.as_ref().map(|will| Box::new(Will::new(will))),
+    };
+    let opened = shared.open_session(claimed.link(), wanted, known).map_err(|_| Refusal::Sessions)?;
+    let Opened { session, present, received } = opened;
+    Ok(Entered { seat: Seat::new(claimed, session), present, assigned, expiry_seconds, received })
+}
+
+/// Who the client is.
+async fn identify(shared: &Shared, connect: &Connect<'_>) -> Result<Client, Refusal> {
     let checked = shared.access.check(connect.user_name, connect.password);
     let granted = timeout(ACCESS_TIMEOUT, checked).await.map_err(|_| Refusal::TooMany)?;
     let granted = granted.map_err(|denied| match denied {
         Denied::Anonymous => Refusal::Anonymous,
         Denied::Credentials => Refusal::Credentials,
     })?;
-    let invented = if assigned { format!("auto-{:016x}", rand::random::<u64>()) } else { String::new() };
-    let client = if assigned { &invented } else { connect.client_id };
-    let device = granted.device.as_deref().unwrap_or(client);
-    if !is_device(device) {
+    let id: Arc<str> = match connect.client_id {
+        "" => format!("auto-{:016x}", rand::random::<u64>()).into(),
+        id => id.into(),
+    };
+    let device = match granted.device {
+        Some(device) if *device != *id => Arc::from(device),
+        _ => Arc::clone(&id),
+    };
+    if !is_device(&device) {
         return Err(Refusal::ClientId);
     }
-    check_will(shared, connect, device)?;
-    // A device that lost its connection may come back, however full it is.
-    if permit.above_max() && !shared.registry.contains(client) {
-        return Err(Refusal::TooMany);
+    Ok(Client { id, device, user: granted.user.map(Arc::from) })
+}
+
+/// Claims the client id; a connection that had it has gone when this returns.
+async fn claim(shared: &Arc<Shared>, client: &Client) -> Result<Claimed, Refusal> {
+    let pause = shared.registry.pause_ticks(&client.id, shared.clock.now());
+    if pause > 0 {
+        shared.metrics.take_overs_delayed.increment(1);
+        sleep(shared.clock.length() * pause).await;
     }
-    let packet_bytes_max = connect.packet_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-    let (link, older) =
-        shared.registry.enter(client, device, connect.version, packet_bytes_max.unwrap_or(usize::MAX));
-    let seat = Seat::new(Arc::clone(shared), link);
+    let claim = shared.registry.claim(&client.id, client.user.as_ref(), shared.clock.now());
+    let Claim { link, older } = claim.map_err(|Foreign| Refusal::ForeignClientId)?;
+    let claimed = Claimed::new(Arc::clone(shared), link);
     if let Some(older) = older {
-        // Whatever it submitted is in order before ours, durable or not.
-        drop(timeout(TAKE_OVER_TIMEOUT, older.gone()).await);
+        shared.metrics.take_overs.increment(1);
+        // What it submitted is durable, or failed, before the session is ours.
+        if timeout(TAKE_OVER_TIMEOUT, older.gone()).await.is_err() {
+            return Err(Refusal::Busy);
+        }
     }
     if shared.is_stopping() {
         return Err(Refusal::Stopping);
     }
-    if seat.link().is_raised(Signal::TakenOver) {
+    if claimed.link().is_raised(Signal::TakenOver) {
         return Err(Refusal::TakenOver);
     }
-    Ok(Entered { seat, assigned })
+    Ok(claimed)
 }
 
-fn check_will(shared: &Shared, connect: &Connect<'_>, device: &str) -> Result<(), Refusal> {
-    match &connect.will {
-        None => Ok(()),
-        Some(will) if will.retain && connect.version == Version::V5 => Err(Refusal::RetainedWill),
-        Some(will) => match shared.templates.verdict(will.topic, device) {
-            Verdict::Own(_) => Ok(()),
-            Verdict::Foreign | Verdict::Unknown => Err(Refusal::WillTopic),
-        },
+/// Seconds that the session outlives the connection: what the client asks for, and with 3.1.1, which
+/// has no word for it, as long as allowed.
+fn expiry_seconds(shared: &Shared, connect: &Connect<'_>) -> u32 {
+    let longest = shared.limits.session_expiry_seconds_max;
+    match connect.version {
+        Version::V5 => connect.session_expiry.min(longest),
+        Version::V3 if connect.clean => 0,
+        Version::V3 => longest,
+    }
+}
+
+/// What the client can take.
+fn terms(shared: &Shared, connect: &Connect<'_>) -> outgoing::Terms {
+    let bytes_max = connect.packet_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+    outgoing::Terms {
+        version: connect.version,
+        window: usize::from(connect.receive_max).min(usize::from(shared.limits.outgoing_inflight_max)),
+        packet_bytes_max: bytes_max.unwrap_or(usize::MAX),
+        aliases_max: connect.topic_alias_max.min(shared.limits.topic_aliases_max),
+    }
+}
+
+fn check_will(shared: &Shared, connect: &Connect<'_>, client: &Client) -> Result<(), Refusal> {
+    let Some(will) = &connect.will else { return Ok(()) };
+    match shared.templates.verdict(will.topic, &client.device) {
+        Verdict::Own(_) => Ok(()),
+        Verdict::Foreign => Err(Refusal::WillTopic),
+        Verdict::Unknown => {
+            shared.access.rules().may_publish(client.who(), will.topic).map_err(|_| Refusal::WillTopic)
+        }
     }
 }
 
@@ -238,18 +323,18 @@ impl Entered {
         rest: &[u8],
         on_full: OnFull,
     ) -> Result<Box<Connection>, Refusal> {
-        let (shared, link) = (self.seat.shared(), self.seat.link());
-        let limits = &shared.limits;
+        let Self { seat, present, assigned, expiry_seconds, received } = self;
+        let limits = &seat.shared().limits;
         let longest = limits.keep_alive_seconds_max;
         let overruled = connect.keep_alive == 0 || connect.keep_alive > longest;
         let told = Connack {
-            session_present: false,
-            assigned_client_id: self.assigned.then(|| link.client()),
+            session_present: present,
+            assigned_client_id: assigned.then(|| &**seat.link().client()),
             server_keep_alive: overruled.then_some(longest),
-            session_expiry: (connect.session_expiry != 0).then_some(0),
+            session_expiry: (connect.session_expiry != expiry_seconds).then_some(expiry_seconds),
             receive_max: limits.inflight_max,
             packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
-            topic_alias_max: 0,
+            topic_alias_max: limits.topic_aliases_max,
             response_information: None,
         };
         let mut out = Vec::new();
@@ -259,9 +344,20 @@ impl Entered {
             Ok(Err(_)) | Err(_) => return Err(Refusal::Closed),
         }
         let keep_alive = if overruled { longest } else { connect.keep_alive };
-        let will = connect.will.as_ref();
-        let session = Session::new(connect.version, connect.session_expiry == 0, will, on_full);
-        tracing::debug!(client_id = link.client(), device_id = link.device().id(), "connected");
-        Ok(Box::new(Connection::new(self.seat, permit, stream, session, keep_alive, rest)))
+        let session = seat.session();
+        tracing::debug!(
+            client_id = &**session.client(),
+            device_id = &**session.device(),
+            present,
+            "connected"
+        );
+        let explains = explains(connect);
+        let terms = Terms { version: connect.version, on_full, expiry_seconds, received, explains };
+        Ok(Box::new(Connection::new(seat, permit, stream, Protocol::new(terms), keep_alive, rest)))
     }
+}
+
+/// Whether the client has room for a sentence in what is said to it.
+fn explains(connect: &Connect<'_>) -> bool {
+    connect.packet_bytes_max.is_none_or(|bytes| bytes >= EXPLAINED_BYTES)
 }

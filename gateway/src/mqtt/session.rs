@@ -1,544 +1,590 @@
-//! What a connection knows between packets, and what each packet does.
+//! A session: what the gateway knows of a client beyond its connection (MQTT 5, section 4.1).
 //!
-//! No socket and no waiting: [`Session::take`] turns the bytes of one read into entries for the
-//! outbox, packets to send at once and replies that wait for the commit. The connection around it
-//! does the I/O.
+//! A session *lasts* if it outlives its connection: MQTT 5 with a session expiry, 3.1.1 without clean
+//! session. What a lasting session must not forget is in the store, and every change of it is
+//! submitted before anything is said that rests on it: subscriptions, received packet ids of QoS 2,
+//! queued messages and the state of their exchanges. A queued message is sent when its place in the
+//! store is durable, so that an exchange never begins that a crash could make happen twice.
 
-use penstock_proto::Lane;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::outbox::{Encoded, Entry, Properties, UserProperties};
-use crate::supervise::clock;
+use parking_lot::Mutex;
 
-use super::acks::{Acks, Reply};
-use super::codec::{
-    Ack, AckKind, Disconnect, Frame, Malformed, PacketType, Publish, PublishProperties, Qos, Reason, Split,
-    Subscribe, Unsubscribe, Version, Will, auth, ping, pingresp, publish_topic, split, suback, unsuback,
+use super::access::Who;
+use super::codec::Qos;
+use super::durable::{
+    QueuedRecord, SessionRecord, Stage as StoredStage, StateKey, SubscriptionRecord, WillRecord,
 };
-use super::config::OnFull;
-use super::end::End;
-use super::intake::{Admission, Intake, has_reserve};
-use super::metrics::Tally;
-use super::registry::{Delivered, Link, Registry, SubscriptionOptions};
-use super::shared::Shared;
-use super::template::{Matched, Verdict};
+use super::link::{Link, Signal};
+use super::message::Message;
+use super::outgoing::{Bounds, Gone, Grant, Loss, Losses, Offered, Outgoing, Received, Terms};
+use super::router::{Options, Router};
+use super::will::Will;
+use crate::outbox::StateOps;
 
-/// QoS 2 exchanges that a 3.1.1 client may leave open, as a multiple of `inflight_max`. It is not told
-/// a limit, and waiting would not help: the PUBREL that frees one comes on the same socket.
-const OPEN_EXCHANGES: usize = 8;
-/// Replies and submissions that may wait, as a multiple of `inflight_max`.
-const REPLIES: usize = 4;
-/// Most bytes of an entry that do not come from its packet: the device and the fixed fields.
-const ENTRY_OVERHEAD: usize = 256;
-/// Bytes read at once while publishes are withheld, and the most that a client may need to name the
-/// topic of one that should not be.
-pub(super) const PEEK_BYTES: usize = 1 << 10;
-
-/// The state of one connection after its CONNECT.
+/// The session of one client id.
 #[derive(Debug)]
 pub(super) struct Session {
-    version: Version,
-    /// Replies that wait for the commit.
-    pub(super) acks: Acks,
-    /// Packet ids of QoS 2 publishes that were taken and not released, sorted.
-    received: Vec<u16>,
-    will: Option<Box<KeptWill>>,
-    /// The CONNECT asked for no session beyond the connection, so that DISCONNECT may not either.
-    expires_at_once: bool,
-    on_full: OnFull,
+    number: u64,
+    client: Arc<str>,
+    device: Arc<str>,
+    user: Option<Arc<str>>,
+    connected: AtomicBool,
+    /// It counts as a lasting one.
+    counted: AtomicBool,
+    state: Mutex<State>,
 }
 
-/// A will, kept until the connection ends.
-#[derive(Debug)]
-struct KeptWill {
-    qos: Qos,
-    retain: bool,
-    topic: Box<str>,
-    payload: Box<[u8]>,
-    properties: Box<[u8]>,
+/// Who a client is, as access rules see it.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) id: Arc<str>,
+    pub(super) device: Arc<str>,
+    pub(super) user: Option<Arc<str>>,
 }
 
-/// Buffers that one pass over a connection fills; kept per thread.
+impl Client {
+    pub(super) fn who(&self) -> Who<'_> {
+        Who { user: self.user.as_deref(), client: &self.id, device: &self.device }
+    }
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Entries for the next submission.
-    pub(super) encoded: Encoded,
-    /// Packets to send at once.
-    pub(super) out: Vec<u8>,
-    pub(super) tally: Tally,
-    user: Vec<u8>,
-    received_ms: u64,
+struct State {
+    link: Option<Arc<Link>>,
+    lasting: bool,
+    /// How long it outlives a connection.
+    expiry_seconds: u32,
+    /// When it ends unless a connection comes, in Unix milliseconds.
+    ends_at_ms: Option<u64>,
+    subscriptions: Vec<Subscription>,
+    outgoing: Outgoing,
+    /// Packet ids of QoS 2 publishes that were taken and not released, sorted. With a connection, the
+    /// connection has them; `None` is not known: the store is to be asked.
+    received: Option<Vec<u16>>,
+    will: Option<Box<Will>>,
+    /// When the will is due, in Unix milliseconds, once the connection is gone.
+    will_due_ms: Option<u64>,
+    /// The store has a record of it.
+    in_store: bool,
+    ended: bool,
 }
 
-/// What became of the bytes of a read.
+#[derive(Debug)]
+struct Subscription {
+    /// With `$share/group/` if it is shared.
+    filter: Box<str>,
+    options: Options,
+}
+
+/// What became of a message for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// Bytes that are done with.
-    pub(super) used: usize,
-    pub(super) rest: Rest,
+pub(super) enum Delivered {
+    /// On its way, or waiting for it.
+    Yes,
+    /// It waits until this place in the store is durable.
+    Promised(u64),
+    Dropped(Loss),
+    /// The session takes nothing now.
+    No,
 }
 
-/// What is left of a read.
+/// What was planned for a session before a connection came.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// When it would have ended.
+    pub(super) ends_at_ms: Option<u64>,
+    /// When its will would have been due.
+    pub(super) will_due_ms: Option<u64>,
+}
+
+/// What PUBREC of the client leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// Nothing, or the front of a packet; its size if it is known.
-    Incomplete(Option<usize>),
-    /// A packet of this size, and perhaps more: a limit was reached.
-    Full(usize),
-    /// A publish of this size, whole or not, that there is no room for; what has to have some first.
-    Held { lane: Lane, bytes: usize },
-    /// The connection ends.
-    End(End),
-}
-
-/// Where a connection stands while it takes packets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) link: &'a std::sync::Arc<Link>,
+pub(super) enum Answer {
+    /// PUBREL; `stored` says that the store changes first.
+    Release {
+        stored: bool,
+    },
+    None,
+    Unknown,
 }
 
 // === impl Session ===
 
 impl Session {
-    pub(super) fn new(
-        version: Version,
-        expires_at_once: bool,
-        will: Option<&Will<'_>>,
-        on_full: OnFull,
+    pub(super) fn new(number: u64, client: Client) -> Self {
+        let Client { id, device, user } = client;
+        let state = State { received: Some(Vec::new()), ..State::default() };
+        Self {
+            number,
+            client: id,
+            device,
+            user,
+            connected: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// A session that the store has, without a connection.
+    pub(super) fn restored(
+        number: u64,
+        record: &SessionRecord<'_>,
+        ends_at_ms: u64,
+        will_due_ms: Option<u64>,
     ) -> Self {
-        let will = will.map(|will| Box::new(KeptWill::new(will)));
-        Self { version, acks: Acks::default(), received: Vec::new(), will, expires_at_once, on_full }
-    }
-
-    pub(super) const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// Whether the client is told of a publish that a used-up quota leaves no room for. MQTT 3.1.1 has no
-    /// word for it.
-    pub(super) fn refuses(&self) -> bool {
-        self.on_full == OnFull::Refuse && self.version == Version::V5
-    }
-
-    /// Whether it may take more packets; `batch_bytes` are encoded already.
-    pub(super) fn has_room(&self, shared: &Shared, batch_bytes: usize) -> bool {
-        let limits = &shared.limits;
-        let inflight_max = usize::from(limits.inflight_max);
-        self.acks.bytes() + batch_bytes < limits.inflight_bytes_max
-            && self.acks.len() < REPLIES * inflight_max
-            && (self.version == Version::V5 || self.acks.open() < inflight_max)
-    }
-
-    /// Takes packets from `input` as far as `intake` and the limits allow.
-    pub(super) fn take(
-        &mut self,
-        place: Place<'_>,
-        batch: &mut Batch,
-        intake: &mut Intake,
-        input: &[u8],
-    ) -> Taken {
-        batch.received_ms = clock::unix_ms();
-        let bytes_max = intake.bytes_max();
-        let mut used = 0;
-        loop {
-            let rest = input.get(used..).unwrap_or_default();
-            let rest = match split(rest, place.shared.limits.packet_bytes_max) {
-                Ok(Split::Incomplete { bytes: Some(bytes) }) if intake.withholds() => {
-                    judge_front(place, rest, bytes)
-                }
-                Ok(Split::Incomplete { bytes }) => Rest::Incomplete(bytes),
-                Err(malformed) => Rest::End(End::Malformed(malformed)),
-                Ok(Split::Frame(frame)) => {
-                    let bytes = batch.encoded.bytes();
-                    if bytes.saturating_add(entry_bytes_max(frame.bytes)) > bytes_max
-                        || !self.has_room(place.shared, bytes)
-                    {
-                        Rest::Full(frame.bytes)
-                    } else if let Err(rest) = self.packet(place, batch, intake, &frame) {
-                        rest
-                    } else {
-                        used += frame.bytes;
-                        continue;
-                    }
-                }
-            };
-            return Taken { used, rest };
+        let device: Arc<str> = record.device.into();
+        let client = if record.client == record.device { Arc::clone(&device) } else { record.client.into() };
+        let user = record.user.map(Arc::from);
+        let session = Self::new(number, Client { id: client, device, user });
+        {
+            let mut state = session.state.lock();
+            state.lasting = true;
+            state.in_store = true;
+            state.expiry_seconds = record.expiry_seconds;
+            state.ends_at_ms = Some(ends_at_ms);
+            state.subscriptions = record
+                .subscriptions
+                .iter()
+                .map(|one| Subscription { filter: one.filter.into(), options: options_of(one) })
+                .collect();
+            state.will = record.will.as_ref().map(|will| Box::new(Will::restored(&will.message)));
+            state.will_due_ms = will_due_ms;
         }
+        session
     }
 
-    #[inline]
-    fn packet(
-        &mut self,
-        place: Place<'_>,
-        batch: &mut Batch,
-        intake: &mut Intake,
-        frame: &Frame<'_>,
-    ) -> Result<(), Rest> {
-        if frame.kind == PacketType::Publish {
-            return self.publish(place, batch, intake, frame);
-        }
-        self.control(place, batch, frame).map_err(Rest::End)
+    pub(super) const fn number(&self) -> u64 {
+        self.number
     }
 
-    fn control(&mut self, place: Place<'_>, batch: &mut Batch, frame: &Frame<'_>) -> Result<(), End> {
-        match frame.kind {
-            PacketType::Pubrel => self.pubrel(batch, frame.body),
-            PacketType::Pingreq => {
-                ping(frame.body)?;
-                pingresp(&mut batch.out);
-                Ok(())
-            }
-            PacketType::Subscribe => self.subscribe(place, batch, frame.body),
-            PacketType::Unsubscribe => self.unsubscribe(place, batch, frame.body),
-            PacketType::Disconnect => Err(self.disconnect(frame.body)),
-            // Nothing is delivered above QoS 0, so that these acknowledge nothing.
-            PacketType::Puback => Err(self.unasked(frame.body, AckKind::Puback)),
-            PacketType::Pubrec => Err(self.unasked(frame.body, AckKind::Pubrec)),
-            PacketType::Pubcomp => Err(self.unasked(frame.body, AckKind::Pubcomp)),
-            PacketType::Auth => {
-                auth(frame.body, self.version)?;
-                Err(End::Malformed(Malformed::Unexpected))
-            }
-            // A second CONNECT ([MQTT-3.1.0-2]). Publishes do not come here.
-            PacketType::Connect | PacketType::Publish => Err(End::Malformed(Malformed::Unexpected)),
-        }
+    pub(super) const fn client(&self) -> &Arc<str> {
+        &self.client
     }
 
-    #[inline]
-    fn publish(
-        &mut self,
-        place: Place<'_>,
-        batch: &mut Batch,
-        intake: &mut Intake,
-        frame: &Frame<'_>,
-    ) -> Result<(), Rest> {
-        let publish = Publish::decode(frame, self.version).map_err(End::from)?;
-        if publish.alias.is_some() {
-            return Err(Rest::End(End::Malformed(Malformed::TopicAlias)));
-        }
-        if publish.retain && self.version == Version::V5 {
-            return Err(Rest::End(End::Retain));
-        }
-        let slot = self.received.binary_search(&publish.id);
-        if publish.qos == Qos::ExactlyOnce && slot.is_ok() {
-            // The publish is there; PUBREC is owed once more ([MQTT-4.3.3-10]).
-            batch.tally.repeats += 1;
-            self.acks.push(Reply::Pubrec(Reason::Success), publish.id, !batch.encoded.is_empty());
-            return Ok(());
-        }
-        self.check_window(place, publish.qos)?;
-        let matched = match place.shared.templates.verdict(publish.topic, place.link.device().id()) {
-            Verdict::Own(matched) => matched,
-            Verdict::Foreign => {
-                batch.tally.foreign += 1;
-                return Ok(self.refuse(batch, &publish, Reason::NotAuthorized, End::Foreign)?);
-            }
-            Verdict::Unknown => {
-                batch.tally.unknown_topic += 1;
-                return Ok(self.refuse(batch, &publish, Reason::TopicNameInvalid, End::UnknownTopic)?);
-            }
-        };
-        let (lane, bytes) = (matched.lane, frame.bytes);
-        match intake.admit(place.shared, lane, batch.encoded.bytes(), entry_bytes_max(bytes)) {
-            Admission::Take => {}
-            Admission::Later => return Err(Rest::Full(bytes)),
-            Admission::Hold => return Err(Rest::Held { lane, bytes }),
-            Admission::Closed => return Err(Rest::End(End::Stopping)),
-            Admission::Refuse(shortage) => {
-                batch.tally.short(shortage, publish.qos);
-                self.answer(batch, &publish, Reason::QuotaExceeded);
-                return Ok(());
-            }
-        }
-        batch.store(place, &publish, &matched);
-        if place.link.device().is_subscribed() {
-            deliver(place, &publish);
-        }
-        match publish.qos {
-            Qos::AtMostOnce => {}
-            Qos::AtLeastOnce => self.acks.push(Reply::Puback(Reason::Success), publish.id, true),
-            Qos::ExactlyOnce => {
-                if let Err(slot) = slot {
-                    self.received.insert(slot, publish.id);
-                }
-                self.acks.push(Reply::Pubrec(Reason::Success), publish.id, true);
-            }
-        }
-        Ok(())
+    pub(super) const fn device(&self) -> &Arc<str> {
+        &self.device
     }
 
-    /// Refuses a publish in its turn. MQTT 3.1.1 has no word for it but closing; QoS 0 has none at all.
-    fn refuse(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason, end: End) -> Result<(), End> {
-        if self.version == Version::V3 && publish.qos != Qos::AtMostOnce {
-            return Err(end);
+    pub(super) const fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// Who it is, for access rules.
+    pub(super) fn who(&self) -> Who<'_> {
+        Who { user: self.user.as_deref(), client: &self.client, device: &self.device }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_lasting(&self) -> bool {
+        self.state.lock().lasting
+    }
+
+    /// Notes whether it counts as a lasting one; says whether that is a change.
+    pub(super) fn count(&self, lasting: bool) -> bool {
+        self.counted.swap(lasting, Ordering::Relaxed) != lasting
+    }
+
+    /// Gives it a connection. What was on its way is sent again.
+    pub(super) fn attach(
+        &self,
+        link: &Arc<Link>,
+        terms: Terms,
+        expiry_seconds: u32,
+        will: Option<Box<Will>>,
+    ) -> Before {
+        let mut state = self.state.lock();
+        state.link = Some(Arc::clone(link));
+        state.lasting = expiry_seconds > 0;
+        state.expiry_seconds = expiry_seconds;
+        let before = Before { ends_at_ms: state.ends_at_ms.take(), will_due_ms: state.will_due_ms.take() };
+        state.will = will;
+        state.outgoing.attach(terms);
+        state.received = None;
+        let waiting = state.outgoing.len() > 0;
+        drop(state);
+        self.connected.store(true, Ordering::Relaxed);
+        if waiting {
+            link.raise(Signal::Delivery);
         }
-        self.answer(batch, publish, reason);
-        Ok(())
+        before
     }
 
-    /// Queues the answer to a publish that is not stored.
-    fn answer(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason) {
-        let reply = match publish.qos {
-            Qos::AtMostOnce => return,
-            Qos::AtLeastOnce => Reply::Puback(reason),
-            Qos::ExactlyOnce => Reply::Pubrec(reason),
-        };
-        self.acks.push(reply, publish.id, !batch.encoded.is_empty());
-    }
-
-    /// Refuses a publish above the window that the client was told.
-    #[inline]
-    fn check_window(&self, place: Place<'_>, qos: Qos) -> Result<(), End> {
-        let inflight_max = usize::from(place.shared.limits.inflight_max);
-        let open = self.acks.open() + self.received.len();
-        let above = match self.version {
-            Version::V5 => qos != Qos::AtMostOnce && open >= inflight_max,
-            Version::V3 => qos == Qos::ExactlyOnce && self.received.len() >= OPEN_EXCHANGES * inflight_max,
-        };
-        if above { Err(End::ReceiveMaximum) } else { Ok(()) }
-    }
-
-    fn pubrel(&mut self, batch: &Batch, body: &[u8]) -> Result<(), End> {
-        let Ack { id, .. } = Ack::decode(body, AckKind::Pubrel, self.version)?;
-        let known = self.received.binary_search(&id).map(|slot| self.received.remove(slot));
-        if self.received.is_empty() {
-            self.received = Vec::new();
+    /// Takes the connection away, unless another one has it by now; says whether it was there.
+    /// `received`: the ids that the connection had, if it is sure of them.
+    pub(super) fn detach(&self, link: &Arc<Link>, received: Option<Vec<u16>>, now_ms: u64) -> bool {
+        let mut state = self.state.lock();
+        if !state.link.as_ref().is_some_and(|known| Arc::ptr_eq(known, link)) {
+            return false;
         }
-        let reason = match (known, self.version) {
-            (Err(_), Version::V5) => Reason::PacketIdNotFound,
-            // 3.1.1: the exchange may be one of an earlier connection, and has to come to its end.
-            _ => Reason::Success,
-        };
-        self.acks.push(Reply::Pubcomp(reason), id, !batch.encoded.is_empty());
-        Ok(())
-    }
-
-    fn unasked(&self, body: &[u8], kind: AckKind) -> End {
-        match Ack::decode(body, kind, self.version) {
-            Ok(_) => End::Malformed(Malformed::Unexpected),
-            Err(malformed) => End::Malformed(malformed),
-        }
-    }
-
-    fn disconnect(&mut self, body: &[u8]) -> End {
-        match Disconnect::decode(body, self.version) {
-            Err(malformed) => End::Malformed(malformed),
-            Ok(Disconnect { session_expiry: Some(1..), .. }) if self.expires_at_once => {
-                End::Malformed(Malformed::PropertyValue)
-            }
-            Ok(Disconnect { with_will: true, .. }) => End::ClientWithWill,
-            Ok(_) => {
-                self.will = None;
-                End::Client
-            }
-        }
-    }
-
-    fn subscribe(&self, place: Place<'_>, batch: &mut Batch, body: &[u8]) -> Result<(), End> {
-        let subscribe = Subscribe::decode(body, self.version)?;
-        let mut codes = Vec::new();
-        for request in subscribe.requests() {
-            let options = SubscriptionOptions {
-                no_local: request.no_local,
-                retain_as_published: request.retain_as_published,
-            };
-            let reason = if subscribe.subscription_id.is_some() {
-                Some(Reason::SubscriptionIdentifiersNotSupported)
-            } else {
-                refuse_filter(place, request.filter).or_else(|| {
-                    let most = place.shared.limits.subscriptions_max;
-                    let granted = Registry::subscribe(place.link, request.filter, options, most);
-                    (!granted).then_some(Reason::QuotaExceeded)
-                })
-            };
-            // Granted is QoS 0, whatever was asked for.
-            codes.push(match (reason, self.version) {
-                (None, _) => 0,
-                (Some(_), Version::V3) => 0x80,
-                (Some(reason), Version::V5) => reason.code(),
-            });
-        }
-        suback(&mut batch.out, self.version, subscribe.id, &codes);
-        Ok(())
-    }
-
-    fn unsubscribe(&self, place: Place<'_>, batch: &mut Batch, body: &[u8]) -> Result<(), End> {
-        let unsubscribe = Unsubscribe::decode(body, self.version)?;
-        let code = |filter| {
-            let ended = Registry::unsubscribe(place.link, filter);
-            if ended { Reason::Success } else { Reason::NoSubscriptionExisted }.code()
-        };
-        let codes: Vec<u8> = unsubscribe.filters().map(code).collect();
-        unsuback(&mut batch.out, self.version, unsubscribe.id, &codes);
-        Ok(())
-    }
-
-    /// Encodes the will, if there is one; returns whether there was.
-    pub(super) fn take_will(&mut self, place: Place<'_>, batch: &mut Batch) -> bool {
-        let Some(will) = self.will.take() else { return false };
-        let properties = PublishProperties::of_will(&will.properties);
-        let publish = Publish {
-            dup: false,
-            qos: will.qos,
-            retain: will.retain,
-            topic: &will.topic,
-            id: 0,
-            alias: None,
-            properties,
-            payload: &will.payload,
-        };
-        batch.received_ms = clock::unix_ms();
-        // CONNECT was refused unless the topic is the device's own.
-        if let Verdict::Own(matched) = place.shared.templates.verdict(&will.topic, place.link.device().id()) {
-            batch.store(place, &publish, &matched);
-            // Its block holds a delay, which a publish may not have.
-            deliver(place, &Publish { properties: PublishProperties::default(), ..publish });
-        }
+        state.link = None;
+        state.outgoing.detach();
+        state.received = received;
+        state.ends_at_ms = Some(now_ms.saturating_add(u64::from(state.expiry_seconds) * 1000));
+        state.subscriptions.shrink_to_fit();
+        drop(state);
+        self.connected.store(false, Ordering::Relaxed);
         true
     }
 
-    /// The room that the will takes in the outbox, and in which lane; nothing if there is none that the
-    /// end of the connection makes due.
-    pub(super) fn will_room(&self, place: Place<'_>) -> Option<(Lane, usize)> {
-        let will = self.will.as_deref()?;
-        let lane = match place.shared.templates.verdict(&will.topic, place.link.device().id()) {
-            Verdict::Own(matched) => matched.lane,
-            Verdict::Foreign | Verdict::Unknown => return None,
+    /// Changes how long it outlives its connection (MQTT 5, section 3.14.2.2.2).
+    pub(super) fn set_expiry(&self, seconds: u32) {
+        let mut state = self.state.lock();
+        state.expiry_seconds = seconds;
+        state.lasting = seconds > 0;
+    }
+
+    /// When it ends unless a connection comes, in Unix milliseconds; `None` while it has one.
+    pub(super) fn ends_at_ms(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.ends_at_ms.filter(|_| state.link.is_none())
+    }
+
+    pub(super) fn take_received(&self) -> Option<Vec<u16>> {
+        self.state.lock().received.take()
+    }
+
+    /// Adds a packet id that the store has, after a restart; they come in order.
+    pub(super) fn restore_received(&self, id: u16) {
+        self.state.lock().received.get_or_insert_default().push(id);
+    }
+
+    // --- wills ---
+
+    /// Takes the will away: the client said goodbye, or it is published now.
+    pub(super) fn take_will(&self) -> Option<Box<Will>> {
+        let mut state = self.state.lock();
+        state.will_due_ms = None;
+        state.will.take()
+    }
+
+    /// The connection ended without a goodbye. Returns the will if it is due at once, else when it is
+    /// due: after its delay or at the session's end, whichever is first ([MQTT-3.1.3-9]).
+    pub(super) fn will_due(&self, now_ms: u64) -> (Option<Box<Will>>, Option<u64>) {
+        let mut state = self.state.lock();
+        let Some(will) = &state.will else { return (None, None) };
+        let delay = will.delay_seconds().min(state.expiry_seconds);
+        if delay == 0 {
+            return (state.will.take(), None);
+        }
+        let due = now_ms.saturating_add(u64::from(delay) * 1000);
+        state.will_due_ms = Some(due);
+        (None, Some(due))
+    }
+
+    /// The will, if it is due now and no connection came.
+    pub(super) fn take_due_will(&self, now_ms: u64) -> Option<Box<Will>> {
+        let mut state = self.state.lock();
+        if state.link.is_some() || state.will_due_ms.is_none_or(|due| due > now_ms) {
+            return None;
+        }
+        state.will_due_ms = None;
+        state.will.take()
+    }
+
+    // --- subscriptions ---
+
+    /// Adds or replaces a subscription; `None` if it would be one more than `most`, else whether it
+    /// is new.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        router: &Router<Self>,
+        filter: &str,
+        options: Options,
+        most: usize,
+    ) -> Option<bool> {
+        let mut state = self.state.lock();
+        let count = state.subscriptions.len();
+        match state.subscriptions.iter_mut().find(|one| *one.filter == *filter) {
+            Some(one) => one.options = options,
+            None if count >= most => return None,
+            None => {
+                state.subscriptions.reserve_exact(1);
+                state.subscriptions.push(Subscription { filter: filter.into(), options });
+            }
+        }
+        drop(state);
+        Some(router.subscribe(split_shared(filter), (self.number, self), options))
+    }
+
+    /// Ends a subscription; false if there was none.
+    pub(super) fn unsubscribe(&self, router: &Router<Self>, filter: &str) -> bool {
+        let mut state = self.state.lock();
+        let before = state.subscriptions.len();
+        state.subscriptions.retain(|one| *one.filter != *filter);
+        let found = state.subscriptions.len() < before;
+        drop(state);
+        if found {
+            router.unsubscribe(split_shared(filter), self.number);
+        }
+        found
+    }
+
+    /// Enters what it subscribes to into the router, after a restart.
+    pub(super) fn enter_subscriptions(self: &Arc<Self>, router: &Router<Self>) {
+        let state = self.state.lock();
+        for one in &state.subscriptions {
+            router.subscribe(split_shared(&one.filter), (self.number, self), one.options);
+        }
+    }
+
+    // --- deliveries ---
+
+    /// Takes a message in. What is queued for a lasting session is written to `ops` and waits for
+    /// [`Self::keep_promise`].
+    pub(super) fn deliver(
+        &self,
+        message: &Arc<Message>,
+        grant: Grant,
+        bounds: Bounds,
+        now_ms: u64,
+        ops: &mut StateOps,
+    ) -> Delivered {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let waits = state.lasting && grant.qos != Qos::AtMostOnce;
+        let offline = state.link.is_none();
+        if offline && waits && bounds.is_full && !state.ended {
+            return Delivered::Dropped(Loss::Full);
+        }
+        if state.ended || (offline && !waits) {
+            return Delivered::No;
+        }
+        let ids = if waits { grant.ids.clone() } else { super::outgoing::Ids::None };
+        let (qos, retain) = (grant.qos, grant.retain);
+        match state.outgoing.offer(message, grant, waits, bounds, now_ms) {
+            Offered::Dropped(loss) => Delivered::Dropped(loss),
+            Offered::Queued { order, id } if waits => {
+                if message.store() == 1 {
+                    message.put(ops);
+                }
+                let record = QueuedRecord {
+                    packet_id: id,
+                    stage: StoredStage::Waiting,
+                    message: message.number(),
+                    qos: qos.number(),
+                    retain,
+                    subscription_ids: ids.as_slice().to_vec(),
+                };
+                put(&StateKey::Queued(self.number, order), |value| record.encode(value), ops);
+                Delivered::Promised(order)
+            }
+            Offered::Done | Offered::Queued { .. } => {
+                if let Some(link) = &state.link {
+                    link.raise(Signal::Delivery);
+                }
+                Delivered::Yes
+            }
+        }
+    }
+
+    /// The place `order` in the store is durable, or will never be: the message is sent, or let go.
+    pub(super) fn keep_promise(&self, order: u64, kept: bool) {
+        let mut state = self.state.lock();
+        state.outgoing.confirm(order, kept);
+        if let Some(link) = &state.link {
+            link.raise(Signal::Delivery);
+        }
+    }
+
+    /// Lines retained messages up for a new subscription.
+    pub(super) fn replay(&self, messages: impl Iterator<Item = (Arc<Message>, Grant)>) {
+        let mut state = self.state.lock();
+        state.outgoing.replay(messages);
+        if let Some(link) = &state.link {
+            link.raise(Signal::Delivery);
+        }
+    }
+
+    /// Moves what is to be written to `out`; says whether there is more, and what was let go.
+    pub(super) fn take_packets(
+        &self,
+        out: &mut Vec<u8>,
+        bounds: Bounds,
+        now_ms: u64,
+        ops: &mut StateOps,
+    ) -> (bool, Losses) {
+        let mut state = self.state.lock();
+        let lasting = state.lasting;
+        let more = state.outgoing.take(out, lasting, bounds, now_ms);
+        if !state.outgoing.has_gone() {
+            return (more, Losses::default());
+        }
+        let (gone, losses) = state.outgoing.take_gone();
+        drop(state);
+        self.give_up(gone, ops);
+        (more, losses)
+    }
+
+    /// PUBACK of the client; false if nothing is on its way under this id.
+    pub(super) fn acknowledged(&self, id: u16, ops: &mut StateOps) -> bool {
+        let Some(gone) = self.state.lock().outgoing.acknowledged(id) else { return false };
+        self.give_up(gone, ops);
+        true
+    }
+
+    /// PUBREC of the client.
+    pub(super) fn received(&self, id: u16, accepted: bool, ops: &mut StateOps) -> Answer {
+        let received = self.state.lock().outgoing.received(id, accepted);
+        match received {
+            Received::Unknown => Answer::Unknown,
+            Received::Ended(gone) => {
+                self.give_up(gone, ops);
+                Answer::None
+            }
+            Received::Release(None) => Answer::Release { stored: false },
+            Received::Release(Some(Gone { order, message })) => {
+                let record = QueuedRecord {
+                    packet_id: id,
+                    stage: StoredStage::Released,
+                    message: 0,
+                    qos: Qos::ExactlyOnce.number(),
+                    retain: false,
+                    subscription_ids: Vec::new(),
+                };
+                put(&StateKey::Queued(self.number, order), |value| record.encode(value), ops);
+                release(message, ops);
+                Answer::Release { stored: true }
+            }
+        }
+    }
+
+    /// PUBCOMP of the client; false if nothing is on its way under this id.
+    pub(super) fn completed(&self, id: u16, ops: &mut StateOps) -> bool {
+        let Some(gone) = self.state.lock().outgoing.completed(id) else { return false };
+        self.give_up(gone, ops);
+        true
+    }
+
+    /// Puts back what the store had queued; the first `window` of it may have been sent.
+    pub(super) fn restore(&self, items: Vec<super::outgoing::Stored>, window: usize) {
+        let mut state = self.state.lock();
+        for (place, item) in items.into_iter().enumerate() {
+            state.outgoing.restore(item, place < window);
+        }
+    }
+
+    // --- the store ---
+
+    /// Writes its record to `ops`, if it lasts.
+    pub(super) fn record(&self, ops: &mut StateOps) {
+        let mut state = self.state.lock();
+        if !state.lasting || state.ended {
+            return;
+        }
+        state.in_store = true;
+        let record = SessionRecord {
+            client: &self.client,
+            device: &self.device,
+            user: self.user.as_deref(),
+            expiry_seconds: state.expiry_seconds,
+            ends_at_ms: state.ends_at_ms,
+            subscriptions: state.subscriptions.iter().map(record_of).collect(),
+            will: match (&state.will, state.will_due_ms) {
+                (Some(will), Some(due_ms)) => Some(WillRecord { due_ms, message: will.record(&self.client) }),
+                _ => None,
+            },
         };
-        Some((lane, entry_bytes_max(will.topic.len() + will.payload.len() + will.properties.len())))
+        put(&StateKey::Session(self.number), |value| record.encode(value), ops);
     }
-}
 
-/// Decides on the front of a packet while publishes are withheld: one that will find no room is not
-/// worth reading to its end.
-fn judge_front(place: Place<'_>, front: &[u8], bytes: usize) -> Rest {
-    if front.first().is_none_or(|first| first >> 4 != 3) {
-        return Rest::Incomplete(Some(bytes));
+    /// Takes out of the store what a session that lasted has there, if it does not last any more.
+    pub(super) fn forget(&self, received: &[u16], ops: &mut StateOps) {
+        let mut state = self.state.lock();
+        if state.lasting || !state.in_store {
+            return;
+        }
+        state.in_store = false;
+        let gone = state.outgoing.unstore();
+        drop(state);
+        self.give_up(gone, ops);
+        self.delete(received, ops);
     }
-    let lane = match publish_topic(front) {
-        None if front.len() < PEEK_BYTES => return Rest::Incomplete(Some(bytes)),
-        None => place.shared.lane,
-        Some(topic) => match place.shared.templates.verdict(topic, place.link.device().id()) {
-            Verdict::Own(matched) => matched.lane,
-            // It is refused, and needs no room for that.
-            Verdict::Foreign | Verdict::Unknown => return Rest::Incomplete(Some(bytes)),
-        },
-    };
-    if has_reserve(lane) { Rest::Incomplete(Some(bytes)) } else { Rest::Held { lane, bytes } }
-}
 
-/// Why a filter is not granted.
-fn refuse_filter(place: Place<'_>, filter: &str) -> Option<Reason> {
-    if filter.starts_with("$share/") {
-        Some(Reason::SharedSubscriptionsNotSupported)
-    } else if filter.split('/').count() > place.shared.limits.topic_levels_max {
-        Some(Reason::TopicFilterInvalid)
-    } else if place.shared.templates.owns_filter(filter, place.link.device().id()) {
-        None
-    } else {
-        Some(Reason::NotAuthorized)
+    fn delete(&self, received: &[u16], ops: &mut StateOps) {
+        ops.delete(&StateKey::Session(self.number).encode());
+        for id in received {
+            ops.delete(&StateKey::Received(self.number, *id).encode());
+        }
     }
-}
 
-/// Most bytes that the entry of a packet can take: captured levels stand in it twice.
-pub(super) const fn entry_bytes_max(packet_bytes: usize) -> usize {
-    2 * packet_bytes + ENTRY_OVERHEAD
-}
-
-// === impl Rest ===
-
-impl From<End> for Rest {
-    fn from(end: End) -> Self {
-        Self::End(end)
+    /// Ends it for good. Its will, if it has one left, comes out; `received` are its packet ids.
+    pub(super) fn end(
+        &self,
+        router: &Router<Self>,
+        received: &[u16],
+        ops: &mut StateOps,
+    ) -> Option<Box<Will>> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return None;
+        }
+        state.ended = true;
+        let subscriptions = std::mem::take(&mut state.subscriptions);
+        let gone = state.outgoing.clear();
+        let will = state.will.take();
+        let in_store = state.in_store;
+        drop(state);
+        for one in subscriptions {
+            router.unsubscribe(split_shared(&one.filter), self.number);
+        }
+        self.give_up(gone, ops);
+        if in_store {
+            self.delete(received, ops);
+        }
+        will
     }
-}
 
-// === impl KeptWill ===
-
-impl KeptWill {
-    fn new(will: &Will<'_>) -> Self {
-        Self {
-            qos: will.qos,
-            retain: will.retain,
-            topic: will.topic.into(),
-            payload: will.payload.into(),
-            properties: will.properties.block.into(),
+    fn give_up(&self, gone: impl IntoIterator<Item = Gone>, ops: &mut StateOps) {
+        for Gone { order, message } in gone {
+            ops.delete(&StateKey::Queued(self.number, order).encode());
+            release(message, ops);
         }
     }
 }
 
-// === impl Batch ===
+fn put(key: &StateKey, encode: impl FnOnce(&mut Vec<u8>), ops: &mut StateOps) {
+    let mut value = Vec::new();
+    encode(&mut value);
+    ops.put(&key.encode(), &value);
+}
 
-impl Batch {
-    /// Encodes one publish.
-    #[inline]
-    fn store(&mut self, place: Place<'_>, publish: &Publish<'_>, matched: &Matched<'_>) {
-        let device = place.link.device();
-        let told = &publish.properties;
-        let mut properties = Properties {
-            tenant: matched.tenant,
-            site: matched.site,
-            class: matched.class,
-            stream: matched.stream,
-            content_type: told.content_type,
-            response_topic: told.response_topic,
-            correlation_data: told.correlation_data,
-            expiry_seconds: told.expiry_seconds,
-            ..Properties::default()
-        };
-        if told.has_user {
-            keep_user(told, &mut properties, &mut self.user);
-        }
-        properties.user = UserProperties::new(&self.user).unwrap_or_default();
-        self.encoded.push(&Entry {
-            lane: matched.lane,
-            device: device.id(),
-            topic: publish.topic,
-            received_ms: self.received_ms,
-            qos: publish.qos.number(),
-            retain: publish.retain,
-            clock_synced: clock::plausible(self.received_ms),
-            properties,
-            payload: publish.payload,
-        });
-        self.user.clear();
-        if let Some(count) = self.tally.publishes.get_mut(usize::from(publish.qos.number())) {
-            *count += 1;
-        }
-    }
-
-    /// Empties it; what a pass before it left behind, by a panic, must not be submitted.
-    pub(super) fn clear(&mut self) {
-        if !self.encoded.is_empty() {
-            self.encoded.clear();
-        }
-        self.out.clear();
-        self.user.clear();
-        self.tally = Tally::default();
+/// A place in the store does not hold the message any more.
+fn release(message: Option<Arc<Message>>, ops: &mut StateOps) {
+    if let Some(message) = message.filter(|message| message.release()) {
+        ops.delete(&StateKey::Message(message.number()).encode());
     }
 }
 
-/// Encodes user properties; the trace context has fields of its own.
-fn keep_user<'a>(told: &PublishProperties<'a>, properties: &mut Properties<'a>, user: &mut Vec<u8>) {
-    for (name, value) in told.user() {
-        match name {
-            "traceparent" if properties.traceparent.is_none() => properties.traceparent = Some(value),
-            "tracestate" if properties.tracestate.is_none() => properties.tracestate = Some(value),
-            _ => UserProperties::push(user, name, value),
-        }
+/// The group of a shared subscription, and the filter.
+pub(super) fn split_shared(filter: &str) -> (Option<&str>, &str) {
+    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+        Some((group, filter)) => (Some(group), filter),
+        None => (None, filter),
     }
 }
 
-/// Hands a publish to the subscribers of its device.
-#[cold]
-fn deliver(place: Place<'_>, publish: &Publish<'_>) {
-    let Delivered { queued, dropped } = place.shared.registry.deliver(
-        place.link,
-        publish.topic,
-        publish.retain,
-        &publish.properties,
-        publish.payload,
-    );
-    place.shared.metrics.delivered.increment(queued);
-    place.shared.metrics.deliveries_dropped.increment(dropped);
+fn options_of(record: &SubscriptionRecord<'_>) -> Options {
+    Options {
+        id: record.id,
+        qos: record.qos,
+        no_local: record.no_local,
+        retain_as_published: record.retain_as_published,
+        // Rules may have changed since: they are asked for every delivery.
+        guarded: true,
+    }
+}
+
+fn record_of(one: &Subscription) -> SubscriptionRecord<'_> {
+    SubscriptionRecord {
+        filter: &one.filter,
+        qos: one.options.qos,
+        no_local: one.options.no_local,
+        retain_as_published: one.options.retain_as_published,
+        id: one.options.id,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock_proto::Lane;
 use tokio::sync::Semaphore;
@@ -11,10 +11,17 @@ use super::access::Access;
 use super::config::{Config, Limits};
 use super::error::Error;
 use super::keep_alive::Clock;
+use super::keeper::Keeper;
+use super::link::Link;
+use super::message::Gauge;
 use super::metrics::Metrics;
-use super::registry::{Link, Registry};
+use super::registry::Registry;
+use super::retained::Retained;
+use super::router::Router;
+use super::session::Session;
 use super::template::{Template, Templates};
-use crate::outbox::Appender;
+use crate::outbox::{Appender, Completion};
+use crate::supervise::clock;
 
 /// Connections above the limit that are still heard, so that most learn why they are refused.
 const HEARD_ABOVE_MAX: usize = 64;
@@ -33,6 +40,17 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) appender: Appender,
+    pub(super) router: Router<Session>,
+    pub(super) retained: Retained,
+    pub(super) keeper: Keeper,
+    /// Bytes of messages that wait in queues.
+    pub(super) gauge: Arc<Gauge>,
+    /// Changes of state that nobody waits for are submitted with it.
+    pub(super) relaxed: Arc<Completion>,
+    /// Sessions that outlive their connections.
+    lasting: AtomicUsize,
+    /// The start, on both clocks.
+    started: (Instant, u64),
     pub(super) handshakes: Semaphore,
     open: AtomicUsize,
     stopping: AtomicBool,
@@ -46,11 +64,22 @@ pub(super) struct Permit {
     above_max: bool,
 }
 
-/// A connection's place in the registry; given back when it is dropped, also by a panic.
+/// A connection's claim on its client id; given back when it is dropped, also by a panic.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Claimed {
     shared: Arc<Shared>,
     link: Arc<Link>,
+}
+
+/// A connection's place: its client id and its session, given back in the same way.
+#[derive(Debug)]
+pub(super) struct Seat {
+    session: Arc<Session>,
+    /// What is open of QoS 2, if the connection is sure of it.
+    received: Option<Vec<u16>>,
+    publishes_will: bool,
+    /// Given back after the session.
+    claimed: Claimed,
 }
 
 // === impl Shared ===
@@ -81,7 +110,14 @@ impl Shared {
             lane: templates.lanes().max().unwrap_or(Lane::Telemetry),
             templates,
             access: Access::new(&config.access)?,
-            registry: Registry::new(config.limits.outgoing_bytes_max),
+            registry: Registry::new(),
+            router: Router::new(),
+            retained: Retained::new(config.limits.retained_max, config.limits.retained_bytes_max),
+            keeper: Keeper::default(),
+            gauge: Arc::default(),
+            relaxed: Arc::new(Completion::new()),
+            lasting: AtomicUsize::new(0),
+            started: (clock::now(), clock::unix_ms()),
             clock: Clock::new(tick),
             metrics: Metrics::new(),
             appender,
@@ -102,6 +138,32 @@ impl Shared {
     /// Connections that are open.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that outlive their connections.
+    pub(super) fn lasting(&self) -> usize {
+        self.lasting.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session in or out of those that outlive their connections.
+    pub(super) fn count_lasting(&self, session: &Session, lasts: bool) {
+        if !session.count(lasts) {
+            return;
+        }
+        if lasts {
+            self.lasting.fetch_add(1, Ordering::Relaxed);
+            self.metrics.sessions.increment(1.0);
+        } else {
+            self.lasting.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.sessions.decrement(1.0);
+        }
+    }
+
+    /// Unix milliseconds on a clock that never jumps: what it is now if nobody set it since the start.
+    pub(super) fn now_ms(&self) -> u64 {
+        let (start, unix_ms) = self.started;
+        let since = clock::now().saturating_duration_since(start).as_millis();
+        unix_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
     pub(super) fn stop(&self) {
@@ -128,15 +190,11 @@ impl Drop for Permit {
     }
 }
 
-// === impl Seat ===
+// === impl Claimed ===
 
-impl Seat {
+impl Claimed {
     pub(super) const fn new(shared: Arc<Shared>, link: Arc<Link>) -> Self {
         Self { shared, link }
-    }
-
-    pub(super) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     pub(super) const fn link(&self) -> &Arc<Link> {
@@ -144,8 +202,42 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Claimed {
     fn drop(&mut self) {
         self.shared.registry.leave(&self.link);
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    pub(super) const fn new(claimed: Claimed, session: Arc<Session>) -> Self {
+        Self { session, received: None, publishes_will: true, claimed }
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.claimed.shared
+    }
+
+    pub(super) const fn link(&self) -> &Arc<Link> {
+        &self.claimed.link
+    }
+
+    pub(super) const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// What the session gets back: the open exchanges of QoS 2, if the connection knows them.
+    pub(super) fn give_back(&mut self, received: Option<Vec<u16>>, publishes_will: bool) {
+        self.received = received;
+        self.publishes_will = publishes_will;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let received = self.received.take();
+        let Claimed { shared, link } = &self.claimed;
+        shared.close_session(&self.session, link, received, self.publishes_will);
     }
 }

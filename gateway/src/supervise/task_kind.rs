@@ -21,6 +21,8 @@ pub enum TaskKind {
     Connection,
     /// Ticks the keep-alive clock.
     KeepAlive,
+    /// Ends sessions and publishes wills.
+    Sessions,
     /// The only writer of the outbox (thread).
     Committer,
     /// Makes the outbox's high-water mark durable once per second (thread).
@@ -35,11 +37,12 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
         Self::KeepAlive,
+        Self::Sessions,
         Self::Committer,
         Self::Sidecar,
         Self::Uplink,
@@ -57,6 +60,7 @@ impl TaskKind {
             Self::Listener => "listener",
             Self::Connection => "connection",
             Self::KeepAlive => "keep-alive",
+            Self::Sessions => "sessions",
             Self::Committer => "committer",
             Self::Sidecar => "sidecar",
             Self::Uplink => "uplink",
@@ -73,6 +77,7 @@ impl TaskKind {
             Self::Mqtt
             | Self::Listener
             | Self::KeepAlive
+            | Self::Sessions
             | Self::Committer
             | Self::Sidecar
             | Self::Uplink

@@ -25,7 +25,6 @@ use super::config;
 pub(super) use pattern::BYTES_MAX as FILTER_BYTES_MAX;
 pub use pattern::{Pattern, PatternError};
 use rules::Rules;
-#[cfg_attr(not(test), expect(unused_imports, reason = "the router is about to ask"))]
 pub(super) use rules::Who;
 pub use rules::{Action, Effect, Rule};
 use users::Users;
@@ -126,7 +125,6 @@ impl Access {
 
     /// The rules in force. Costs no more than a look; hold it no longer than a decision takes.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the router is about to ask"))]
     pub(super) fn rules(&self) -> Guard<Arc<Rules>> {
         self.0.rules.load()
     }

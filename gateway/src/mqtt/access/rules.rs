@@ -86,7 +86,6 @@ impl Rules {
     ///
     /// The reason to tell. Topics of `$SYS` are the gateway's alone.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the router is about to ask"))]
     pub(in crate::mqtt) fn may_publish(&self, who: Who<'_>, topic: &str) -> Result<(), Reason> {
         if is_sys(topic) {
             return Err(Reason::NotAuthorized);
@@ -100,7 +99,6 @@ impl Rules {
     /// # Errors
     ///
     /// The reason to tell.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the router is about to ask"))]
     pub(in crate::mqtt) fn may_subscribe(&self, who: Who<'_>, filter: &str) -> Result<Grant, Reason> {
         let mut guarded = false;
         for rule in self.subscribe.iter().filter(|rule| rule.binds(who)) {
@@ -114,7 +112,6 @@ impl Rules {
 
     /// Decides on a delivery through a guarded subscription. Allocates nothing.
     #[inline]
-    #[cfg_attr(not(test), expect(dead_code, reason = "the router is about to ask"))]
     pub(in crate::mqtt) fn may_receive(&self, who: Who<'_>, topic: &str) -> bool {
         first(&self.subscribe, who, topic).is_some_and(|rule| rule.effect == Effect::Allow)
     }

@@ -81,6 +81,15 @@ impl Qos {
         }
     }
 
+    /// The level with a number that was checked before; the highest for any other.
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::AtMostOnce,
+            1 => Self::AtLeastOnce,
+            _ => Self::ExactlyOnce,
+        }
+    }
+
     /// The level's number, as on the wire.
     pub(crate) const fn number(self) -> u8 {
         self as u8

@@ -26,25 +26,9 @@ const MESSAGE: u8 = 4;
 const RETAINED: u8 = 5;
 
 impl StateKey {
-    /// Prefix of all sessions.
-    pub(in crate::mqtt) const SESSIONS: &'static [u8] = &[SESSION];
-    /// Prefix of what all sessions have received and not released.
-    pub(in crate::mqtt) const RECEIVED: &'static [u8] = &[RECEIVED];
-    /// Prefix of all places in queues.
-    pub(in crate::mqtt) const QUEUED: &'static [u8] = &[QUEUED];
-    /// Prefix of all messages that queues refer to.
-    pub(in crate::mqtt) const MESSAGES: &'static [u8] = &[MESSAGE];
-    /// Prefix of all retained messages.
-    pub(in crate::mqtt) const RETAINED: &'static [u8] = &[RETAINED];
-
     /// Prefix of what a session has received and not released.
     pub(in crate::mqtt) fn received_of(session: u64) -> [u8; 9] {
         with_number(RECEIVED, session)
-    }
-
-    /// Prefix of a session's queue.
-    pub(in crate::mqtt) fn queued_of(session: u64) -> [u8; 9] {
-        with_number(QUEUED, session)
     }
 
     /// The key's bytes.

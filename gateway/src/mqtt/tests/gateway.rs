@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Asserts the next packets.
     pub(super) async fn expect(&mut self, packets: &[&[u8]]) {
         for packet in packets {
-            let got = self.packet().await;
+            let got = wire::without_reason_string(self.packet().await);
             assert_eq!(got, *packet, "got {got:02x?}, expected {packet:02x?}");
         }
     }

@@ -153,7 +153,6 @@ async fn malformed_packets_close_only_their_connection_and_say_why() {
             (&[0x32, 0xff, 0xff, 0xff, 0xff, 0x7f], 0x81),
             (&[0x20, 0x02, 0, 0], 0x82),
             (&wire::connect(version, "d"), 0x82),
-            (&wire::puback(9), 0x82),
             (&wire::publish(version, 3, 2, TOPIC, b""), 0x81),
             (&wire::publish(version, 1, 0, TOPIC, b""), 0x82),
             (&wire::publish(version, 1, 2, "devices/+/telemetry", b""), 0x81),

@@ -146,3 +146,26 @@ pub(super) fn packet_len(bytes: &[u8]) -> Option<usize> {
     }
     None
 }
+
+/// A CONNACK that refuses or a DISCONNECT without the sentence that is there for people; any other
+/// packet as it is.
+pub(super) fn without_reason_string(packet: Vec<u8>) -> Vec<u8> {
+    let fixed = match packet.first() {
+        Some(0x20) => 2,
+        Some(0xe0) => 1,
+        _ => return packet,
+    };
+    // Both are short: one byte each for the lengths of the packet and of the properties.
+    match packet.get(2 + fixed..) {
+        Some([length, 0x1f, high, low, text @ ..])
+            if usize::from(*length) == text.len() + 3
+                && usize::from(u16::from_be_bytes([*high, *low])) == text.len() =>
+        {
+            let mut plain = packet.get(..2 + fixed).unwrap_or_default().to_vec();
+            plain[1] = u8::try_from(fixed + 1).unwrap_or(0);
+            plain.push(0);
+            plain
+        }
+        _ => packet,
+    }
+}
