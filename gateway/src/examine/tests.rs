@@ -121,10 +121,22 @@ fn the_directory_is_shown_at_a_glance() {
     assert!(text.contains("log 7a18082647555eb2, epoch 2, format 1\n"), "{text}");
     assert!(text.contains("\ntelemetry    13    37       22  5.6 KiB"), "{text}");
     assert!(text.contains("\nuplink    telemetry               15   22  5.6 KiB   23 B\n"), "{text}");
+    assert!(text.contains("\nstate: 0 keys, 0 B\n"), "{text}");
     let value: Value = serde_json::from_str(&well("stat", &["--json"])).expect("JSON");
     assert_eq!(value["lanes"][2]["backlog_messages"], 22);
     assert_eq!(value["consumers"][0]["consumer"], "uplink");
     assert_eq!((&value["incidents"], &value["holes"]), (&Value::from([(); 0]), &Value::from([(); 0])));
+}
+
+#[test]
+fn the_state_of_the_front_end_is_counted() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/outbox-v2/outbox");
+    let arguments = ["penstock", "stat", &directory.display().to_string()].map(str::to_owned);
+    let program = Program::try_parse_from(arguments).expect("it parses");
+    let mut out = Vec::new();
+    assert!(run(&program.args, &mut out, &mut Vec::new()).expect("it can be done"));
+    let text = String::from_utf8(out).expect("text");
+    assert!(text.contains("epoch 2, format 2\n") && text.contains("\nstate: 3 keys, 41 B\n"), "{text}");
 }
 
 #[test]

@@ -19,3 +19,4 @@ mod real_clients;
 mod secured_uplink;
 mod shutdown;
 mod site;
+mod state;

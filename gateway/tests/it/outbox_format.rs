@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use penstock::outbox::offline::Snapshot;
-use penstock::outbox::{BodyCodec, Entry, Properties, Record, UserProperties};
+use penstock::outbox::{BodyCodec, Entry, Properties, Record, StateOps, StateSize, UserProperties};
 use penstock_proto::{Lane, Seq};
 
 use crate::hub;
@@ -26,6 +26,14 @@ const LANES: [(Lane, &[u64]); 4] = [
 const CONFIRMED: Seq = Seq(15);
 const HEAD: Seq = Seq(13);
 const STATE: &[u8] = b"\x00\xffwhat a consumer keeps";
+/// What the front end keeps, in key order; the last key is put by the second start, which also deletes
+/// [`DELETED`].
+const FRONT: &[Pair] =
+    &[(b"\x01session", b""), (b"\x04message", b"\x00\xffpayload"), (b"\x05a/topic", b"retained")];
+const DELETED: &[u8] = b"\x03queued";
+
+/// A key and its value.
+type Pair = (&'static [u8], &'static [u8]);
 
 /// A record as a function of its lane and position.
 struct Made {
@@ -125,6 +133,11 @@ fn write(directory: &Path) {
             first += count;
         }
     }
+    let (last_key, others) = FRONT.split_last().expect("there are several");
+    let mut state = StateOps::default();
+    others.iter().for_each(|(key, value)| state.put(key, value));
+    state.put(DELETED, b"queued");
+    site.change(&state);
     let mut consumer = site.consumer("uplink", Lane::Telemetry);
     read(&mut consumer, |_, _| ());
     consumer.commit(CONFIRMED, STATE.to_vec());
@@ -135,7 +148,13 @@ fn write(directory: &Path) {
     let site = Site::open(directory, BodyCodec::None, false);
     let (lane, first, count) = last.expect("telemetry has a last segment");
     append(&site, lane, first, count);
+    let mut state = StateOps::default();
+    state.put(last_key.0, last_key.1);
+    state.delete(DELETED);
+    site.change(&state);
     site.close();
+    // Large, and made again wherever it is opened.
+    fs::remove_file(directory.join("ballast")).expect("there is one");
     // What the database writes for people names this machine and is no part of the format.
     for entry in fs::read_dir(directory.join("database")).expect("a folder").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -146,7 +165,7 @@ fn write(directory: &Path) {
 }
 
 /// Opens a copy of `directory`, compares every record, appends, and reads that too.
-fn check(directory: &Path) {
+fn check(directory: &Path, state: &[Pair]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let copy = folder.path().join("outbox");
     copy_all(directory, &copy);
@@ -156,6 +175,12 @@ fn check(directory: &Path) {
 
     let site = Site::open(&copy, BodyCodec::Lz4, false);
     assert_eq!(site.outbox.epoch().0, 3);
+    let front: Vec<_> = state.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    assert_eq!(site.state(b""), front);
+    let mut state = StateOps::default();
+    state.put(b"\x06new", b"new");
+    site.change(&state);
+    assert_eq!(site.state(b"\x06"), [(b"\x06new".to_vec(), b"new".to_vec())]);
     for (lane, counts) in LANES {
         let (end, mut due) = (counts.iter().sum::<u64>() + 1, 1);
         let mut consumer = site.consumer("uplink", lane);
@@ -178,6 +203,7 @@ fn check(directory: &Path) {
     site.close();
     let (code, said) = verify(&copy);
     assert_eq!(code, Some(0), "{said}");
+    assert_eq!(Snapshot::open(&copy).expect("readable").format(), (2, 2), "whatever it was before");
 }
 
 fn verify(directory: &Path) -> (Option<i32>, String) {
@@ -209,8 +235,21 @@ fn a_directory_of_format_1_is_read_to_the_last_byte_and_goes_on() {
     let snapshot = Snapshot::open(&directory).expect("it is in the repository");
     assert_eq!(snapshot.format(), (1, 1));
     assert_eq!(snapshot.lane(Lane::Telemetry).head(), HEAD);
+    assert_eq!(snapshot.state().expect("read-only there is none"), StateSize::default());
     drop(snapshot);
-    check(&directory);
+    check(&directory, &[]);
+}
+
+#[test]
+fn a_directory_of_format_2_is_read_to_the_last_byte_and_goes_on() {
+    let directory = fixture("outbox-v2");
+    let snapshot = Snapshot::open(&directory).expect("it is in the repository");
+    assert_eq!(snapshot.format(), (2, 2));
+    assert_eq!(snapshot.lane(Lane::Telemetry).head(), HEAD);
+    let bytes = FRONT.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+    assert_eq!(snapshot.state().expect("readable"), StateSize { keys: 3, bytes });
+    drop(snapshot);
+    check(&directory, FRONT);
 }
 
 #[test]
@@ -219,5 +258,5 @@ fn a_directory_of_today_is_read_to_the_last_byte_and_goes_on() {
     let directory = std::env::var_os("PENSTOCK_WRITE_FIXTURE")
         .map_or_else(|| folder.path().join("outbox"), PathBuf::from);
     write(&directory);
-    check(&directory);
+    check(&directory, FRONT);
 }

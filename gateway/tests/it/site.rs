@@ -1,11 +1,13 @@
 //! An outbox opened by the test itself, for what no device could publish.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::outbox::{
     BodyCodec, Completion, Config, Consumer, ConsumerId, Encoded, Entry, Handle, Record, Service, StateOps,
+    Urgency,
 };
 use penstock::supervise::{Phase, Supervisor, TaskKind, clock};
 use penstock::uplink;
@@ -63,6 +65,33 @@ impl Site {
         let permit = appender.reserve(lane, encoded.bytes()).expect("there is room");
         let ticket = appender.submit(permit, &encoded, &StateOps::default(), &self.done);
         hub::wait_for("a commit", || (self.done.durable() >= ticket).then_some(()));
+    }
+
+    /// Appends an entry of telemetry with changes of state, and waits until both are durable.
+    pub(crate) fn append_with(&self, entry: &Entry<'_>, state: &StateOps) {
+        let mut encoded = Encoded::default();
+        encoded.push(entry);
+        let appender = self.outbox.appender();
+        let permit = appender.reserve(entry.lane, encoded.bytes()).expect("there is room");
+        let ticket = appender.submit(permit, &encoded, state, &self.done);
+        hub::wait_for("a commit", || (self.done.durable() >= ticket).then_some(()));
+    }
+
+    /// Changes state alone, and waits until it is durable.
+    pub(crate) fn change(&self, state: &StateOps) {
+        let ticket = self.outbox.appender().submit_state(state, Urgency::Prompt, &self.done);
+        hub::wait_for("a commit", || (self.done.durable() >= ticket).then_some(()));
+    }
+
+    /// All state below `prefix`, in order.
+    pub(crate) fn state(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        let scanned = self.outbox.appender().state().scan(prefix, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        });
+        scanned.expect("readable");
+        found
     }
 
     /// The consumer `name` of `lane`.
