@@ -24,6 +24,7 @@ mod demo;
 mod dependencies;
 mod drill;
 mod kafka;
+mod node;
 mod packages;
 mod proto;
 mod python;

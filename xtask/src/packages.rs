@@ -13,7 +13,9 @@ use crate::say;
 const BUILD: &[&str] = &["g++", "make", "pkg-config", "libclang-dev", "libssl-dev", "zlib1g-dev"];
 /// What the tests and the benchmark start: a peer broker, clients we did not write, and what makes
 /// a certificate.
-const TEST: &[&str] = &["mosquitto", "mosquitto-clients", "kcat", "openssl"];
+const TEST: &[&str] = &["mosquitto", "mosquitto-clients", "kcat", "openssl", "nodejs", "npm"];
+/// Packages whose program may have come another way, as Node.js often does.
+const PROGRAMS: &[(&str, &str)] = &[("nodejs", "node"), ("npm", "npm")];
 
 /// What a command is about to do, and so which packages it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
         ));
         return Ok(());
     }
-    let missing: Vec<&str> = need.packages().into_iter().filter(|package| !installed(package)).collect();
+    let missing: Vec<&str> = need.packages().into_iter().filter(|package| !present(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -53,7 +55,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     say::step(&format!("installing system packages: {}", missing.join(" ")));
     apt(prefix, &["update"])?;
     apt(prefix, &[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat())?;
-    let absent: Vec<&str> = missing.into_iter().filter(|package| !installed(package)).collect();
+    let absent: Vec<&str> = missing.into_iter().filter(|package| !present(package)).collect();
     if absent.is_empty() {
         return Ok(());
     }
@@ -63,6 +65,12 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
 fn manual(missing: &[&str]) -> String {
     let packages = missing.join(" ");
     format!("sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}")
+}
+
+/// Whether a package is installed, or its program is here without it.
+fn present(package: &str) -> bool {
+    let program = PROGRAMS.iter().find(|(name, _)| *name == package);
+    installed(package) || program.is_some_and(|(_, program)| on_path(program))
 }
 
 fn installed(package: &str) -> bool {
@@ -117,6 +125,13 @@ mod tests {
         let all = Need::BuildAndTest.packages();
         assert!(BUILD.iter().chain(TEST).all(|package| all.contains(package)));
         assert_eq!(Need::Build.packages(), BUILD);
+    }
+
+    #[test]
+    fn a_program_without_its_package_will_do() {
+        assert!(PROGRAMS.iter().all(|(package, _)| TEST.contains(package)));
+        assert!(present("npm") == (installed("npm") || on_path("npm")));
+        assert!(!present("no-such-package-of-ours"));
     }
 
     #[test]

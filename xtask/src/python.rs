@@ -1,5 +1,5 @@
-//! Python with the Kafka clients that the read-back tests use: a virtual environment, made once and kept
-//! outside the checkout.
+//! Python with the clients of Kafka and MQTT that tests use: a virtual environment, made once and kept outside the
+//! checkout.
 
 use std::env;
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) fn interpreter(root: &Path) -> Option<PathBuf> {
         Ok(interpreter) => Some(interpreter),
         Err(error) => {
             say::line(&format!(
-                "no Python with Kafka clients, so read-back by them is not checked: {error:#}"
+                "no Python with clients of Kafka and MQTT, so nothing is checked with them: {error:#}"
             ));
             None
         }
@@ -73,14 +73,15 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 fn works(interpreter: &Path) -> bool {
-    let imports = ["-c", "import aiokafka, confluent_kafka"];
+    let imports = ["-c", "import aiokafka, confluent_kafka, paho.mqtt.client"];
     let mut command = Command::new(interpreter);
     let status =
         command.args(imports).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
 
-fn cache() -> Option<PathBuf> {
+/// Where this user's programs keep what can be made again.
+pub(crate) fn cache() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))
 }

@@ -1,10 +1,9 @@
 //! `cargo xtask test`: every test of the workspace, with the build that everything else uses.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 
 use crate::cargo::{Cargo, SELECTION};
+use crate::node;
 use crate::packages::{self, Need};
 use crate::python;
 use crate::say;
@@ -20,11 +19,13 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs unit, integration and documentation tests of an already built workspace and prints the totals.
 pub(crate) fn tests(cargo: &mut Cargo) -> Result<()> {
-    let python = python::interpreter(cargo.root());
-    let python = python.as_deref().and_then(Path::to_str).map(|path| (python::VARIABLE, path));
+    let clients =
+        [(python::VARIABLE, python::interpreter(cargo.root())), (node::VARIABLE, node::folder(cargo.root()))];
+    let here = clients.iter().filter_map(|(name, place)| Some((*name, place.as_deref()?.to_str()?)));
+    let here: Vec<(&str, &str)> = here.collect();
     say::step("running the tests");
     let arguments = [&["test", "--locked", "--no-fail-fast"], SELECTION.as_slice()].concat();
-    let targets = cargo.run(&arguments, python.as_slice());
+    let targets = cargo.run(&arguments, &here);
     let documents = match targets {
         Ok(()) => cargo.run(&["test", "--locked", "--release", "--workspace", "--doc"], &[]),
         Err(_) => Ok(()),

@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod client;
+mod clients;
 mod cloud_faults;
 mod command_line;
 mod crash_points;
