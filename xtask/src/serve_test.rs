@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Port of MQTT in a WebSocket; a free one unless given
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     pub(crate) websocket_port: u16,
+    /// Start what is built already
+    #[arg(long)]
+    pub(crate) built: bool,
 }
 
 /// The gateway and its cloud. Both are killed when this is dropped.
@@ -56,9 +59,7 @@ pub(crate) struct Server {
 
 /// Makes sure of the packages, builds, and serves until Ctrl-C.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    packages::ensure(Need::BuildAndTest)?;
-    let mut cargo = Cargo::new()?;
-    cargo.build()?;
+    let cargo = prepare(arguments.built)?;
     // Beside the build and not in /tmp, which may be memory.
     let folder = tempfile::Builder::new().prefix("serve-test-").tempdir_in(cargo.target());
     let folder = folder.context("no folder for the gateway's data")?;
@@ -72,6 +73,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         thread::park_timeout(LOOK);
     }
     server.stop()
+}
+
+/// Makes sure of the packages and of the programs, unless they are `built`.
+pub(crate) fn prepare(built: bool) -> Result<Cargo> {
+    packages::ensure(Need::BuildAndTest)?;
+    let mut cargo = Cargo::new()?;
+    if !built {
+        cargo.build()?;
+    }
+    Ok(cargo)
 }
 
 impl Server {
@@ -174,8 +185,8 @@ mod tests {
 
     #[test]
     fn the_profile_refuses_one_subscription_before_it_allows_everything() {
-        let file =
-            profile(Arguments { port: 1883, tls_port: 8883, websocket_port: 8083 }).to_toml(Path::new("/d"));
+        let file = profile(Arguments { port: 1883, tls_port: 8883, websocket_port: 8083, built: true })
+            .to_toml(Path::new("/d"));
         let refused = file.find("filter = \"test/nosubscribe\"").unwrap();
         assert!(refused < file.find("filter = \"#\"").unwrap(), "{file}");
         for line in ["anonymous = \"allow\"", "keep_alive_max = \"60s\"", "address = \"127.0.0.1:1883\""] {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::Cargo;
-use crate::packages::{self, Need};
 use crate::say;
 use crate::serve_test::{self, Server};
 use crate::signals;
@@ -37,6 +36,9 @@ pub(crate) struct Arguments {
     /// Another broker instead of the gateway
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) against: Option<Address>,
+    /// Start what is built already
+    #[arg(long)]
+    pub(crate) built: bool,
 }
 
 /// Runs the suites against what was asked for.
@@ -45,10 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(address) = &arguments.against {
         return judge(&suites, arguments.only.as_deref(), address, || Ok(()));
     }
-    packages::ensure(Need::BuildAndTest)?;
-    let mut cargo = Cargo::new()?;
-    cargo.build()?;
-    serve(&suites, arguments.only.as_deref(), &cargo)
+    serve(&suites, arguments.only.as_deref(), &serve_test::prepare(arguments.built)?)
 }
 
 /// The suites with the programs that are already built, for `ci`. Where no copy of them is named it says so.
