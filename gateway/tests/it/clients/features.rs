@@ -8,15 +8,20 @@ use super::Site;
 use super::agent::{Agent, Library};
 
 #[test]
-fn every_library_publishes_and_receives_at_every_quality_over_tcp_and_websocket() {
+fn every_library_publishes_and_receives_at_every_quality_over_every_transport() {
     for library in Library::installed() {
         let site = Site::start();
-        for (address, path) in [(site.plain(), None), (site.websocket(), Some("/mqtt"))] {
+        let transports = [
+            (site.plain(), json!({})),
+            (site.tls(), json!({ "authority": site.authority() })),
+            (site.websocket(), json!({ "path": "/mqtt" })),
+        ];
+        for (address, transport) in transports {
             for version in [4, 5] {
-                let mut order = json!({ "client": "both", "version": version, "clean": true });
-                if let Some(path) = path {
-                    order["path"] = json!(path);
-                }
+                let mut order = transport.clone();
+                order["client"] = json!("both");
+                order["version"] = json!(version);
+                order["clean"] = json!(true);
                 let mut agent = Agent::connect(library, address, &order);
                 assert!(!agent.connected());
                 for (granted, filter) in [(0, "zero/#"), (1, "one/#"), (2, "two/#")] {
@@ -27,9 +32,9 @@ fn every_library_publishes_and_receives_at_every_quality_over_tcp_and_websocket(
                         let payload = format!("{topic} at {sent}");
                         agent.publish(topic, &payload, sent);
                         let message = agent.message();
-                        assert_eq!(message["topic"], topic, "{library:?} {version} {path:?}");
-                        assert_eq!(message["payload"], payload.as_str(), "{library:?} {version} {path:?}");
-                        assert_eq!(message["qos"], sent.min(granted), "{library:?} {version} {path:?}");
+                        assert_eq!(message["topic"], topic, "{library:?} {order}");
+                        assert_eq!(message["payload"], payload.as_str(), "{library:?} {order}");
+                        assert_eq!(message["qos"], sent.min(granted), "{library:?} {order}");
                         assert_eq!((&message["retain"], &message["dup"]), (&json!(false), &json!(false)));
                     }
                 }

@@ -8,6 +8,7 @@ mod features;
 mod mosquitto;
 mod sessions;
 mod talker;
+mod telemetry;
 mod tools;
 mod wills;
 

@@ -3,6 +3,7 @@
 // `paho_agent.py` understands the same lines; `agent.rs` describes them. The first argument is the folder into which
 // MQTT.js was installed.
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
@@ -17,7 +18,7 @@ const orders = {
   connect(order) {
     version = order.version;
     const options = {
-      protocol: order.path ? "ws" : "mqtt",
+      protocol: (order.path ? "ws" : "mqtt") + (order.authority ? "s" : ""),
       host: order.host,
       port: order.port,
       path: order.path,
@@ -28,6 +29,9 @@ const orders = {
       reconnectPeriod: 200,
       resubscribe: false,
     };
+    if (order.authority) {
+      options.ca = readFileSync(order.authority);
+    }
     if (version === 5) {
       options.properties = {};
       if (order.expiry !== undefined) {

@@ -32,7 +32,9 @@ class Agent:
         self.client = None
         self.version = None
         self.subscriptions = {}
+        # By packet id: payloads of publishes, and reason codes of those that were complete before we knew their id.
         self.publishes = {}
+        self.early = {}
         self.lock = threading.Lock()
 
     def connect(self, order):
@@ -45,6 +47,8 @@ class Agent:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, order["client"], protocol=protocol, **options)
         if websocket:
             client.ws_set_options(path=websocket)
+        if order.get("authority"):
+            client.tls_set(ca_certs=order["authority"])
         client.reconnect_delay_set(0.2, 0.2)
         client.on_connect = lambda _c, _u, flags, code, _p: say(
             "connected", session=flags.session_present, code=code.value
@@ -112,14 +116,22 @@ class Agent:
                 ContentType=order.get("content_type"),
                 MessageExpiryInterval=order.get("expiry"),
             )
+        # Paho holds locks of its own here and there, so that none of ours may be held around it.
+        sent = self.client.publish(order["topic"], order["payload"], order["qos"], order.get("retain", False), **extra)
         with self.lock:
-            sent = self.client.publish(order["topic"], order["payload"], order["qos"], order.get("retain", False), **extra)
-            self.publishes[sent.mid] = order["payload"]
+            code = self.early.pop(sent.mid, None)
+            if code is None:
+                self.publishes[sent.mid] = order["payload"]
+        if code is not None:
+            say("published", payload=order["payload"], code=code)
 
     def published(self, number, code):
         with self.lock:
             payload = self.publishes.pop(number, None)
-        say("published", payload=payload, code=code)
+            if payload is None:
+                self.early[number] = code
+        if payload is not None:
+            say("published", payload=payload, code=code)
 
     def disconnect(self, _order):
         self.client.disconnect()

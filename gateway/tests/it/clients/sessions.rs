@@ -122,3 +122,43 @@ fn a_session_ends_when_its_time_is_over() {
         assert!(agent.connected(), "{library:?}");
     }
 }
+
+/// Both ends keep their half of every exchange over a lost connection, so that nothing comes twice or not at all.
+#[test]
+fn at_quality_2_everything_arrives_once_while_the_gateway_dies_again_and_again() {
+    const MESSAGES: usize = 300;
+    for library in Library::installed() {
+        for version in [4, 5] {
+            let mut site = Site::start();
+            let mut subscriber = Agent::connect(library, site.plain(), &lasting("logger", version));
+            subscriber.connected();
+            subscriber.subscribe("hall/#", 2);
+            let mut publisher = Agent::connect(library, site.plain(), &lasting("sensor", version));
+            publisher.connected();
+            let payload = |number: usize| format!("message {number}");
+            for number in 0..MESSAGES {
+                publisher.tell(
+                    &json!({ "do": "publish", "topic": "hall/1", "payload": payload(number), "qos": 2 }),
+                );
+            }
+            for completed in 1..=MESSAGES {
+                publisher.event("published");
+                if [40, 120, 200].contains(&completed) {
+                    site.kill_and_restart();
+                }
+            }
+            let mut arrived: Vec<String> =
+                subscriber.messages(MESSAGES).into_iter().map(|(payload, _)| payload).collect();
+            publisher.publish("hall/2", "end", 2);
+            assert_eq!(
+                subscriber.message()["payload"],
+                "end",
+                "{library:?}, version {version}: nothing twice"
+            );
+            arrived.sort();
+            let mut expected: Vec<String> = (0..MESSAGES).map(payload).collect();
+            expected.sort();
+            assert_eq!(arrived, expected, "{library:?}, version {version}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// Most lines that wait to be read.
 const LINES_MAX: usize = 10_000;
+/// How many lines are shown when a test fails.
+const LINES_SHOWN: usize = 30;
 /// Longest wait for a line.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,21 +45,21 @@ impl Talker {
     pub(super) fn tell(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("open");
         let told = writeln!(stdin, "{line}").and_then(|()| stdin.flush());
-        assert!(told.is_ok(), "{} does not listen: {told:?}; it said {:#?}", self.name, self.said);
+        assert!(told.is_ok(), "{} does not listen: {told:?}; it said {:#?}", self.name, self.said());
     }
 
     /// The next line, or none once it has ended. Fails when none comes; `what` says what was waited for.
     pub(super) fn line(&mut self, what: &str) -> Option<String> {
         let line = self.lines.recv_timeout(PATIENCE);
         let late = line == Err(RecvTimeoutError::Timeout);
-        assert!(!late, "{} waited in vain for {what}; it said {:#?}", self.name, self.said);
+        assert!(!late, "{} waited in vain for {what}; it said {:#?}", self.name, self.said());
         self.said.extend(line.iter().cloned());
         line.ok()
     }
 
-    /// What it said so far.
+    /// The last lines that it said.
     pub(super) fn said(&self) -> &[String] {
-        &self.said
+        self.said.get(self.said.len().saturating_sub(LINES_SHOWN)..).unwrap_or_default()
     }
 
     /// Ends it without a word, as if its machine died: the system closes its connection.
