@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::bars::Bar;
 use crate::cell::Cell;
 use crate::clock::now;
 use crate::load::{Running, count};
 use crate::machine::Machine;
 use crate::outbox::telemetry::Telemetry;
 use crate::packets::Payloads;
-use crate::report::Bar;
 use crate::stats;
 use crate::uplink::Payload;
 use crate::uplink::backlog::Backlog;

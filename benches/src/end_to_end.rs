@@ -11,13 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::bars::Bar;
 use crate::cell::Cell;
 use crate::clock::now;
 use crate::ingest::Plan;
 use crate::load::{self, Load, count};
 use crate::machine::Machine;
 use crate::packets::Payloads;
-use crate::report::Bar;
 use crate::servers::Server;
 use crate::stats;
 use crate::uplink::way::{Format, Security, Sky, Way};

@@ -1,7 +1,7 @@
-//! `ingest`: what durable acknowledgement costs beside a broker that stores nothing.
+//! `ingest`: what durable acknowledgement costs beside brokers that store nothing.
 //!
-//! The gateway's uplink is off. Rounds of the two servers alternate within one run, and each round swaps their
-//! order, so that what the machine does meanwhile hits both.
+//! The gateway's uplink is off. Rounds of the servers alternate within one run, and every other round turns their
+//! order round, so that what the machine does meanwhile hits all of them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::cell::Cell;
-use crate::idle::{self, Idle};
 use crate::load::{self, Load};
 use crate::machine::Machine;
 use crate::packets::Payloads;
+use crate::peer::Peer;
 use crate::probe;
-use crate::report::{Peer, Report, Sample};
+use crate::report::{Report, Sample};
 use crate::servers::Server;
 
 /// Appends of one probe; there is one probe after every cell of a round.
@@ -34,8 +34,8 @@ pub struct Plan {
     pub measure: Duration,
     /// Bytes of each payload.
     pub payload_bytes: usize,
-    /// How many idle connections are wanted; fewer if descriptors are short, none for 0.
-    pub idle: u32,
+    /// The servers.
+    pub peers: Vec<Peer>,
 }
 
 /// Runs the comparison with the servers' data in `folder`; `progress` hears of each sample.
@@ -47,29 +47,16 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
     let payloads = Arc::new(Payloads::new(plan.payload_bytes)?);
     let (mut samples, mut probe_ms) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        let mut peers = [Peer::Penstock, Peer::Mosquitto];
-        if round % 2 == 1 {
-            peers.reverse();
-        }
         for &cell in &plan.cells {
-            for peer in peers {
+            for peer in Peer::order(&plan.peers, round) {
                 let sample = sample(plan, folder, cell, peer, &payloads).await;
-                let sample = sample.with_context(|| format!("round {}, {cell}, {peer:?}", round + 1))?;
+                let sample = sample.with_context(|| format!("round {}, {cell}, {peer}", round + 1))?;
                 progress(&format!("round {}: {}", round + 1, sample.line()));
                 samples.push(sample);
             }
             probe_ms.extend(probe::run(folder, PROBE_APPENDS).context("the probe cannot write")?);
         }
     }
-    let (idle, idle_mosquitto) = if plan.idle == 0 {
-        (None, None)
-    } else {
-        let connections = idle::possible(plan.idle)?;
-        progress(&format!("connecting {connections} idle devices"));
-        let ours = idle_of(&Server::gateway(folder)?, connections).await?;
-        let theirs = idle_of(&Server::mosquitto(folder).await?, connections).await?;
-        (Some(ours), Some(theirs))
-    };
     let mut report = Report {
         benchmark: "ingest",
         machine,
@@ -77,8 +64,6 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
         payload_bytes: plan.payload_bytes,
         samples,
         probe_ms,
-        idle,
-        idle_mosquitto,
         bars: Vec::new(),
     };
     report.judge();
@@ -92,10 +77,7 @@ async fn sample(
     peer: Peer,
     payloads: &Arc<Payloads>,
 ) -> Result<Sample> {
-    let server = match peer {
-        Peer::Penstock => Server::gateway(folder)?,
-        Peer::Mosquitto => Server::mosquitto(folder).await?,
-    };
+    let server = Server::start(peer, folder).await?;
     let load = Load {
         address: server.address(),
         cell,
@@ -105,8 +87,4 @@ async fn sample(
     };
     let outcome = load::run(&load, || Ok(server.usage()?.cpu)).await?;
     Ok(Sample::new(cell, peer, &outcome))
-}
-
-async fn idle_of(server: &Server, connections: u32) -> Result<Idle> {
-    idle::measure(server.address(), connections, || Ok(server.usage()?.rss_bytes)).await
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,18 @@ use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use crate::cell::Cell;
 use crate::clock::now;
+use crate::devices::{self, Greeting};
 use crate::packets::{self, ACK_BYTES, Payloads, Publisher};
 
-/// Connections that are being made at once: a burst the listener's backlog takes.
-const CONNECTING_MAX: usize = 64;
+/// Longest wait for the last acknowledgements of a time that was measured.
+const LAST_WITHIN: Duration = Duration::from_secs(30);
 
-/// Longest time for one CONNECT to be answered.
-const CONNECT_WITHIN: Duration = Duration::from_secs(20);
-
-/// How often a connection with a rate looks at what is due.
-const TICK: Duration = Duration::from_millis(5);
+/// How often it is looked whether they came.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Latencies above this count as this much, in microseconds.
 const LATENCY_MICROS_MAX: u64 = 60_000_000;
@@ -78,10 +74,14 @@ impl Outcome {
     }
 }
 
-/// What the connections share.
+/// What the connections share. Latencies are those of messages that were sent while `phase` was `measured`,
+/// whenever their acknowledgements come.
 #[derive(Debug)]
 struct Shared {
-    measuring: AtomicBool,
+    phase: AtomicU32,
+    measured: AtomicU32,
+    /// Messages of the measured phase without acknowledgement.
+    open: AtomicI64,
     acked: AtomicU64,
     latency: Mutex<Histogram<u64>>,
     payloads: Arc<Payloads>,
@@ -101,11 +101,10 @@ pub struct Running {
 pub async fn run(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Outcome> {
     let mut running = Running::start(load.address, load.cell, &load.payloads, None).await?;
     tokio::time::sleep(load.warm_up).await;
-    running.shared.measuring.store(true, Ordering::Relaxed);
+    running.restart_latency();
     let (start, cpu_before, acked_before) = (now(), cpu()?, running.acked());
     tokio::time::sleep(load.measure).await;
     let (elapsed, cpu_after, acked_after) = (start.elapsed(), cpu()?, running.acked());
-    running.shared.measuring.store(false, Ordering::Relaxed);
     running.check()?;
     let latency = running.latency();
     let acked_total = running.stop().await;
@@ -132,22 +131,40 @@ impl Running {
         payloads: &Arc<Payloads>,
         rate: Option<u32>,
     ) -> Result<Self> {
-        let streams = connect_all(address, cell.connections).await?;
+        Self::start_as(address, cell, payloads, rate, devices::PREFIX).await
+    }
+
+    /// The same for devices whose client ids start with `prefix`.
+    ///
+    /// # Errors
+    /// A connection is refused.
+    pub async fn start_as(
+        address: SocketAddr,
+        cell: Cell,
+        payloads: &Arc<Payloads>,
+        rate: Option<u32>,
+        prefix: &str,
+    ) -> Result<Self> {
+        let greeting = |index| Greeting::clean(&devices::id_of(prefix, index));
+        let streams = devices::connect_each(address, cell.connections, greeting).await?;
         let shared = Arc::new(Shared {
-            measuring: AtomicBool::new(false),
+            phase: AtomicU32::new(0),
+            measured: AtomicU32::new(u32::MAX),
+            open: AtomicI64::new(0),
             acked: AtomicU64::new(0),
             latency: Mutex::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)?),
             payloads: Arc::clone(payloads),
         });
         let mut connections = JoinSet::new();
         for (index, stream) in streams.into_iter().enumerate() {
-            let device = Device::new(stream, index, cell, payloads.size())?;
+            let id = devices::id_of(prefix, index);
+            let device = Device::new(stream, &id, index, cell, payloads.size())?;
             let shared = Arc::clone(&shared);
             match rate {
                 None => connections.spawn(device.drive(shared)),
                 Some(rate) => {
-                    let each = f64::from(rate) / f64::from(cell.connections);
-                    connections.spawn(device.drive_paced(shared, each))
+                    let pace = Pace::new(rate, cell.connections, index);
+                    connections.spawn(device.drive_paced(shared, pace))
                 }
             };
         }
@@ -159,10 +176,32 @@ impl Running {
         self.shared.acked.load(Ordering::Relaxed)
     }
 
-    /// Forgets the latencies seen and takes new ones from now on.
+    /// Forgets the latencies seen and takes those of messages sent from now on.
     pub fn restart_latency(&self) {
-        self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner).reset();
-        self.shared.measuring.store(true, Ordering::Relaxed);
+        let mut latency = self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = self.shared.phase.load(Ordering::Relaxed) + 1;
+        self.shared.open.store(0, Ordering::Relaxed);
+        self.shared.measured.store(phase, Ordering::Relaxed);
+        self.shared.phase.store(phase, Ordering::Relaxed);
+        latency.reset();
+    }
+
+    /// The latencies of all messages sent since [`Self::restart_latency`], once the last of them is acknowledged;
+    /// those sent from now on are not taken.
+    ///
+    /// # Errors
+    /// A connection fails, or acknowledgements stay away.
+    pub async fn finish_latency(&mut self) -> Result<Histogram<u64>> {
+        self.shared.phase.fetch_add(1, Ordering::Relaxed);
+        let deadline = now() + LAST_WITHIN;
+        while self.shared.open.load(Ordering::Relaxed) > 0 {
+            self.check()?;
+            if now() > deadline {
+                bail!("a message was not acknowledged within {LAST_WITHIN:?}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(self.latency())
     }
 
     /// The latencies seen, in microseconds.
@@ -189,63 +228,21 @@ impl Running {
     }
 }
 
-/// Connects `count` devices, a bounded number at a time.
-///
-/// # Errors
-/// One of them is refused or not answered in time.
-pub async fn connect_all(address: SocketAddr, count: u32) -> Result<Vec<TcpStream>> {
-    let turns = Arc::new(Semaphore::new(CONNECTING_MAX));
-    let mut connecting = JoinSet::new();
-    for index in 0..count {
-        let turn = Arc::clone(&turns).acquire_owned().await?;
-        connecting.spawn(async move {
-            let stream = connect(address, &device_id(index)).await;
-            drop(turn);
-            (index, stream)
-        });
-    }
-    let mut streams = Vec::with_capacity(usize::try_from(count)?);
-    while let Some(connected) = connecting.join_next().await {
-        let (index, stream) = connected?;
-        streams.push((index, stream.with_context(|| format!("{} cannot connect", device_id(index)))?));
-    }
-    streams.sort_unstable_by_key(|(index, _)| *index);
-    Ok(streams.into_iter().map(|(_, stream)| stream).collect())
-}
-
-fn device_id(index: impl std::fmt::Display) -> String {
-    format!("device-{index:0>6}")
-}
-
-async fn connect(address: SocketAddr, client_id: &str) -> io::Result<TcpStream> {
-    let hello = packets::connect(client_id)?;
-    let connect = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&hello).await?;
-        let mut answer = [0; ACK_BYTES];
-        stream.read_exact(&mut answer).await?;
-        packets::accepted(answer)?;
-        Ok(stream)
-    };
-    tokio::time::timeout(CONNECT_WITHIN, connect).await.map_err(io::Error::other)?
-}
-
 /// One connection of the closed loop.
 struct Device {
     stream: TcpStream,
     publisher: Publisher,
-    /// When the publish with packet id `index + 1` was written.
-    sent: Vec<Instant>,
+    /// When the publish with packet id `index + 1` was written, and in which phase.
+    sent: Vec<(Instant, u32)>,
     /// Number of the next payload.
     next: usize,
 }
 
 impl Device {
-    fn new(stream: TcpStream, index: usize, cell: Cell, payload_bytes: usize) -> Result<Self> {
-        let topic = format!("devices/{}/telemetry", device_id(index));
+    fn new(stream: TcpStream, id: &str, index: usize, cell: Cell, payload_bytes: usize) -> Result<Self> {
+        let topic = format!("devices/{id}/telemetry");
         let publisher = Publisher::new(&topic, payload_bytes)?;
-        let sent = vec![now(); usize::from(cell.window)];
+        let sent = vec![(now(), 0); usize::from(cell.window)];
         // Connections start at different payloads, so that neighbours in a group differ.
         Ok(Self { stream, publisher, sent, next: index.wrapping_mul(37) })
     }
@@ -258,7 +255,7 @@ impl Device {
         let mut acks = vec![0; window * ACK_BYTES];
         let mut filled = 0;
         loop {
-            self.publish(&mut ready, &mut out, &shared.payloads);
+            self.publish(&mut ready, &mut out, &shared);
             self.stream.write_all(&out).await?;
             out.clear();
             while ready.is_empty() {
@@ -273,79 +270,107 @@ impl Device {
         }
     }
 
-    /// Publishes what is due at `rate` messages per second, as far as the window has room; never returns `Ok`.
-    async fn drive_paced(mut self, shared: Arc<Shared>, rate: f64) -> io::Result<()> {
+    /// Publishes what is due, as far as the window has room; never returns `Ok`.
+    async fn drive_paced(mut self, shared: Arc<Shared>, pace: Pace) -> io::Result<()> {
         let mut free: Vec<u16> = (1..=u16::try_from(self.sent.len()).map_err(io::Error::other)?).collect();
         let (mut out, mut acked) = (Vec::new(), Vec::new());
         let mut acks = vec![0; self.sent.len() * ACK_BYTES];
         let (start, mut sent, mut filled) = (now(), 0, 0);
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            let room = acks.get_mut(filled..).unwrap_or_default();
-            let read = tokio::select! {
-                _ = ticks.tick() => None,
-                read = self.stream.read(room) => Some(read?),
-            };
-            match read {
-                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(read) => {
-                    filled = take_acks(&mut acks, filled + read, &mut acked)?;
-                    self.record(&acked, &shared)?;
-                    free.append(&mut acked);
-                }
-                None => {
-                    let due = due(start.elapsed(), rate).saturating_sub(sent).min(free.len());
-                    let mut ready = free.split_off(free.len() - due);
-                    sent += due;
-                    self.publish(&mut ready, &mut out, &shared.payloads);
-                    self.stream.write_all(&out).await?;
-                    out.clear();
-                }
+            let due = pace.due(start.elapsed()).saturating_sub(sent).min(free.len());
+            if due > 0 {
+                let mut ready = free.split_off(free.len() - due);
+                sent += due;
+                self.publish(&mut ready, &mut out, &shared);
+                self.stream.write_all(&out).await?;
+                out.clear();
             }
+            let room = acks.get_mut(filled..).unwrap_or_default();
+            let next = tokio::time::Instant::from_std(start + pace.time_of(sent));
+            let read = tokio::select! {
+                () = tokio::time::sleep_until(next), if !free.is_empty() => continue,
+                read = self.stream.read(room) => read?,
+            };
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled = take_acks(&mut acks, filled + read, &mut acked)?;
+            self.record(&acked, &shared)?;
+            free.append(&mut acked);
         }
     }
 
-    fn publish(&mut self, ready: &mut Vec<u16>, out: &mut Vec<u8>, payloads: &Payloads) {
-        let now = now();
+    fn publish(&mut self, ready: &mut Vec<u16>, out: &mut Vec<u8>, shared: &Shared) {
+        let (now, phase) = (now(), shared.phase.load(Ordering::Relaxed));
+        if phase == shared.measured.load(Ordering::Relaxed) {
+            shared.open.fetch_add(i64::try_from(ready.len()).unwrap_or_default(), Ordering::Relaxed);
+        }
         for packet_id in ready.drain(..) {
-            self.publisher.push(out, packet_id, payloads.get(self.next));
+            self.publisher.push(out, packet_id, shared.payloads.get(self.next));
             self.next = self.next.wrapping_add(1);
             if let Some(sent) = self.sent.get_mut(usize::from(packet_id) - 1) {
-                *sent = now;
+                *sent = (now, phase);
             }
         }
     }
 
     fn record(&self, acked: &[u16], shared: &Shared) -> io::Result<()> {
         shared.acked.fetch_add(u64::try_from(acked.len()).map_err(io::Error::other)?, Ordering::Relaxed);
-        if !shared.measuring.load(Ordering::Relaxed) {
+        let measured = shared.measured.load(Ordering::Relaxed);
+        if measured == u32::MAX {
             return Ok(());
         }
         let now = now();
         let mut latency = shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
         for packet_id in acked {
-            let sent =
-                self.sent.get(usize::from(*packet_id) - 1).ok_or_else(|| io::Error::other("strange id"))?;
+            let sent = self.sent.get(usize::from(*packet_id) - 1);
+            let (sent, phase) = sent.ok_or_else(|| io::Error::other("strange id"))?;
+            if *phase != measured {
+                continue;
+            }
             let micros = u64::try_from(now.duration_since(*sent).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
             latency.saturating_record(micros.max(1));
+            shared.open.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-/// How many messages are due after this time.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a product of a time and a rate that are not negative, far below 2^52"
-)]
-fn due(elapsed: Duration, rate: f64) -> usize {
-    (elapsed.as_secs_f64() * rate) as usize
+/// When a device publishes: at a steady rate, each device at a moment of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    per_second: f64,
+    /// How much of the first message is due at the start, 0 to 1.
+    offset: f64,
+}
+
+impl Pace {
+    /// The pace of device `index` out of `count`, which publish `rate` messages per second altogether.
+    pub(crate) fn new(rate: u32, count: u32, index: usize) -> Self {
+        let count = f64::from(count.max(1));
+        let index = u32::try_from(index).map_or(0.0, f64::from);
+        Self { per_second: f64::from(rate) / count, offset: (index / count).fract() }
+    }
+
+    /// How many messages are due after this time.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a product of a time and a rate that are not negative, far below 2^52"
+    )]
+    pub(crate) fn due(&self, elapsed: Duration) -> usize {
+        elapsed.as_secs_f64().mul_add(self.per_second, self.offset) as usize
+    }
+
+    /// When the message after `sent` of them is due.
+    pub(crate) fn time_of(&self, sent: usize) -> Duration {
+        let next = u64::try_from(sent).map_or(0.0, count) + 1.0;
+        Duration::from_secs_f64(((next - self.offset) / self.per_second).clamp(0.0, 86_400.0))
+    }
 }
 
 /// Takes whole PUBACKs from the front of the buffer, moves the rest to its start and returns the rest's length.
-fn take_acks(buffer: &mut [u8], filled: usize, ready: &mut Vec<u16>) -> io::Result<usize> {
+pub(crate) fn take_acks(buffer: &mut [u8], filled: usize, ready: &mut Vec<u16>) -> io::Result<usize> {
     let (whole, rest) = buffer.get(..filled).unwrap_or_default().as_chunks::<ACK_BYTES>();
     for ack in whole {
         let packet_id = packets::acknowledged(*ack)?;
@@ -376,6 +401,19 @@ mod tests {
         assert_eq!((ready.as_slice(), &buffer[..2]), ([1, 256].as_slice(), [0x40, 2].as_slice()));
         assert!(take_acks(&mut [0x20, 2, 0, 0], 4, &mut ready).is_err());
         assert!(take_acks(&mut [0x40, 2, 0, 0], 4, &mut ready).is_err());
+    }
+
+    #[test]
+    fn devices_publish_at_their_rate_and_not_all_at_once() {
+        let (first, last) = (Pace::new(200, 100, 0), Pace::new(200, 100, 99));
+        assert_eq!((first.due(Duration::ZERO), last.due(Duration::ZERO)), (0, 0));
+        assert_eq!(first.time_of(0), Duration::from_millis(500));
+        assert_eq!(last.time_of(0), Duration::from_millis(5));
+        for pace in [first, last] {
+            let due = pace.due(Duration::from_secs(10));
+            assert!((19..=20).contains(&due), "{due}");
+            assert_eq!(pace.due(pace.time_of(due) + Duration::from_micros(1)), due + 1);
+        }
     }
 
     #[test]

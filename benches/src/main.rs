@@ -1,5 +1,7 @@
 //! `penstock-benches`: see the library's front page; `cargo xtask bench` builds and starts it.
 
+mod fronts;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,11 +11,14 @@ use clap::{Parser, Subcommand};
 use penstock_benches::cell::Cell;
 use penstock_benches::ingest::{self, Plan};
 use penstock_benches::outbox::job::{self, Job};
+use penstock_benches::peer::Peer;
 use penstock_benches::uplink::Payload;
 use penstock_benches::uplink::way::{Format, Security, Way};
 use penstock_benches::{drain, end_to_end, memory, outbox, servers, uplink};
 use serde::Serialize;
 use tokio::runtime::Runtime;
+
+use crate::fronts::{Fairness, Fanout, Idle, Offered, Servers, Storm};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -28,8 +33,23 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
-    /// Durable ingest without an uplink beside mosquitto storing nothing, held against the bars
-    Ingest(Options),
+    /// Durable ingest without an uplink beside brokers that store nothing, held against the bars
+    Ingest {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        servers: Servers,
+    },
+    /// Acknowledgement times of fifty devices at 5000 messages/s, held against what the disk takes
+    Offered(Offered),
+    /// Resident memory of idle connections, held against a bar
+    Idle(Idle),
+    /// Processor time per delivery to subscribers beside brokers, held against a bar
+    Fanout(Fanout),
+    /// Ten thousand devices reconnect while others publish, held against a bar
+    Storm(Storm),
+    /// One device publishes all it can beside a thousand slow ones, held against a bar
+    Fairness(Fairness),
     /// The same load with the uplink on, until everything is in the cloud stand-in, held against the bars
     EndToEnd {
         #[command(flatten)]
@@ -153,9 +173,6 @@ struct Options {
     /// Bytes of each payload
     #[arg(long, default_value_t = 200)]
     payload: usize,
-    /// Idle connections whose memory is measured; 0 for none
-    #[arg(long, default_value_t = 10_000)]
-    idle: u32,
     /// Threads of the generator; half of the processors unless given
     #[arg(long)]
     threads: Option<usize>,
@@ -203,13 +220,18 @@ fn main() -> ExitCode {
 /// Runs the benchmark, prints its table and tells whether every bar holds.
 fn run(benchmark: &Benchmark) -> Result<bool> {
     match benchmark {
-        Benchmark::Ingest(options) => {
+        Benchmark::Ingest { options, servers } => {
             let folder = servers::folder(&options.folder, "bench-")?;
-            let report =
-                generator(options)?.block_on(ingest::run(&plan(options), folder.path(), progress))?;
+            let plan = Plan { peers: servers.servers.clone(), ..plan(options) };
+            let report = generator(options)?.block_on(ingest::run(&plan, folder.path(), progress))?;
             publish(&report.markdown()?, &report, options.report.as_deref())?;
             Ok(report.pass())
         }
+        Benchmark::Offered(options) => options.run(),
+        Benchmark::Idle(options) => options.run(),
+        Benchmark::Fanout(options) => options.run(),
+        Benchmark::Storm(options) => options.run(),
+        Benchmark::Fairness(options) => options.run(),
         Benchmark::EndToEnd { options, formats } => {
             let folder = servers::folder(&options.folder, "bench-")?;
             let plan = plan(options);
@@ -306,7 +328,7 @@ fn plan(options: &Options) -> Plan {
         warm_up: options.warm_up,
         measure: options.seconds,
         payload_bytes: options.payload,
-        idle: options.idle,
+        peers: vec![Peer::Penstock],
     }
 }
 
@@ -342,9 +364,11 @@ mod tests {
     #[test]
     fn cells_are_separated_by_commas() {
         let words = ["penstock-benches", "ingest", "--cells", "1x1,50x16", "--seconds", "2.5"];
-        let Benchmark::Ingest(options) = Arguments::try_parse_from(words).unwrap().benchmark else {
+        let Benchmark::Ingest { options, servers } = Arguments::try_parse_from(words).unwrap().benchmark
+        else {
             panic!("another benchmark")
         };
+        assert_eq!(servers.servers, [Peer::Penstock, Peer::Mosquitto, Peer::Rumqttd]);
         assert_eq!(options.cells.len(), 2);
         assert_eq!(options.seconds, Duration::from_millis(2500));
     }

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use crate::frames::Qos;
+
 /// Bytes of CONNACK and of PUBACK in MQTT 3.1.1.
 pub const ACK_BYTES: usize = 4;
 
@@ -26,15 +28,20 @@ pub fn connect(client_id: &str) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Checks a CONNACK.
+/// A CONNECT of MQTT 5 whose session outlives the connection by half an hour.
 ///
 /// # Errors
-/// The server refused the connection or sent something else.
-pub fn accepted(connack: [u8; ACK_BYTES]) -> io::Result<()> {
-    if connack == [0x20, 2, 0, 0] {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("the server answered CONNECT with {connack:02x?}")))
+/// The client id is longer than a packet allows.
+pub fn connect_lasting(client_id: &str) -> io::Result<Vec<u8>> {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0b10];
+    body.extend_from_slice(&1800_u16.to_be_bytes());
+    body.extend_from_slice(&[5, 0x11]);
+    body.extend_from_slice(&1800_u32.to_be_bytes());
+    push_text(&mut body, client_id)?;
+    let mut packet = vec![0x10];
+    push_length(&mut packet, body.len())?;
+    packet.extend_from_slice(&body);
+    Ok(packet)
 }
 
 /// The packet id of a PUBACK.
@@ -48,32 +55,47 @@ pub fn acknowledged(puback: [u8; ACK_BYTES]) -> io::Result<u16> {
     }
 }
 
-/// Writes QoS 1 publishes of one device: the head is made once, the packet id and the payload vary.
+/// Writes publishes of one device: the head is made once, the packet id and the payload vary.
 #[derive(Debug)]
 pub struct Publisher {
     head: Vec<u8>,
+    qos: Qos,
 }
 
 impl Publisher {
-    /// A publisher for one topic and payload size.
+    /// A publisher at QoS 1 for one topic and payload size.
     ///
     /// # Errors
     /// The topic or the packet is longer than MQTT allows.
     pub fn new(topic: &str, payload_bytes: usize) -> io::Result<Self> {
-        let mut head = vec![0x32];
-        push_length(&mut head, 2 + topic.len() + 2 + payload_bytes)?;
-        push_text(&mut head, topic)?;
-        Ok(Self { head })
+        Self::at(Qos::One, topic, payload_bytes)
     }
 
-    /// Appends one PUBLISH.
+    /// A publisher for one topic and payload size.
+    ///
+    /// # Errors
+    /// The topic or the packet is longer than MQTT allows.
+    pub fn at(qos: Qos, topic: &str, payload_bytes: usize) -> io::Result<Self> {
+        let (first, id_bytes) = match qos {
+            Qos::Zero => (0x30, 0),
+            Qos::One => (0x32, 2),
+        };
+        let mut head = vec![first];
+        push_length(&mut head, 2 + topic.len() + id_bytes + payload_bytes)?;
+        push_text(&mut head, topic)?;
+        Ok(Self { head, qos })
+    }
+
+    /// Appends one PUBLISH; at QoS 0 the packet id is left out.
     pub fn push(&self, out: &mut Vec<u8>, packet_id: u16, payload: &[u8]) {
         out.extend_from_slice(&self.head);
-        out.extend_from_slice(&packet_id.to_be_bytes());
+        if self.qos == Qos::One {
+            out.extend_from_slice(&packet_id.to_be_bytes());
+        }
         out.extend_from_slice(payload);
     }
 
-    /// Bytes of one PUBLISH with a payload of this size.
+    /// Bytes of one PUBLISH with a payload of this size, at most.
     pub fn packet_bytes(&self, payload_bytes: usize) -> usize {
         self.head.len() + 2 + payload_bytes
     }
@@ -84,6 +106,7 @@ impl Publisher {
 pub struct Payloads {
     bytes: Vec<u8>,
     size: usize,
+    count: usize,
 }
 
 impl Payloads {
@@ -92,12 +115,23 @@ impl Payloads {
     /// # Errors
     /// The size is below [`PAYLOAD_BYTES_MIN`].
     pub fn new(size: usize) -> io::Result<Self> {
+        Self::few(size, PAYLOADS)
+    }
+
+    /// Makes so many payloads, for sizes that would fill the memory.
+    ///
+    /// # Errors
+    /// The size is below [`PAYLOAD_BYTES_MIN`] or none is wanted.
+    pub fn few(size: usize, count: usize) -> io::Result<Self> {
+        if count == 0 {
+            return Err(io::Error::other("at least one payload is needed"));
+        }
         if size < PAYLOAD_BYTES_MIN {
             return Err(io::Error::other(format!("a payload has at least {PAYLOAD_BYTES_MIN} bytes")));
         }
-        let mut bytes = Vec::with_capacity(size * PAYLOADS);
+        let mut bytes = Vec::with_capacity(size * count);
         let mut state = 0x5eed_u64;
-        for sequence in 0..PAYLOADS {
+        for sequence in 0..count {
             let end = bytes.len() + size;
             let celsius = random(&mut state) % 9000;
             let start = format!(
@@ -112,12 +146,12 @@ impl Payloads {
             }
             bytes.extend_from_slice(b"\"}");
         }
-        Ok(Self { bytes, size })
+        Ok(Self { bytes, size, count })
     }
 
     /// The payload with this number; numbers beyond the last start again.
     pub fn get(&self, number: usize) -> &[u8] {
-        let start = (number % PAYLOADS) * self.size;
+        let start = (number % self.count) * self.size;
         self.bytes.get(start..start + self.size).unwrap_or_default()
     }
 
@@ -136,7 +170,7 @@ pub(crate) fn random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-fn push_text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
+pub(crate) fn push_text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     let length = u16::try_from(text.len()).map_err(|_| io::Error::other("a text has at most 65535 bytes"))?;
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(text.as_bytes());
@@ -144,7 +178,7 @@ fn push_text(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
 }
 
 /// MQTT's remaining length: seven bits a byte, the lowest first.
-fn push_length(out: &mut Vec<u8>, length: usize) -> io::Result<()> {
+pub(crate) fn push_length(out: &mut Vec<u8>, length: usize) -> io::Result<()> {
     if length >= 1 << 28 {
         return Err(io::Error::other("a packet has at most 256 MiB"));
     }
@@ -197,9 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_foreign_packets_are_errors() {
-        assert!(accepted([0x20, 2, 0, 0]).is_ok());
-        assert!(accepted([0x20, 2, 0, 5]).is_err());
+    fn foreign_packets_are_errors() {
         assert_eq!(acknowledged([0x40, 2, 1, 0]).unwrap(), 256);
         assert!(acknowledged([0x50, 2, 1, 0]).is_err());
     }

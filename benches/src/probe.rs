@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::clock::now;
+use crate::realtime;
 
 /// Bytes of one append.
 pub const APPEND_BYTES: usize = 4096;
@@ -30,6 +31,21 @@ pub fn run(folder: &Path, times: usize) -> io::Result<Vec<f64>> {
     Ok(samples)
 }
 
+/// The same on a thread of its own with the committer's priority; and whether it got that.
+///
+/// # Errors
+/// The folder cannot be written to, or there is no thread.
+pub fn run_as_committer(folder: &Path, times: usize) -> io::Result<(Vec<f64>, bool)> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("probe".to_owned());
+        let probe = thread.spawn_scoped(scope, || {
+            let realtime = realtime::ask();
+            run(folder, times).map(|samples| (samples, realtime))
+        })?;
+        probe.join().map_err(|_| io::Error::other("the probe panicked"))?
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +54,7 @@ mod tests {
     fn the_probe_measures_each_append_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(run(folder.path(), 3).unwrap().len(), 3);
+        assert_eq!(run_as_committer(folder.path(), 2).unwrap().0.len(), 2);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -4,30 +4,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::bars::Bar;
 use crate::cell::Cell;
-use crate::idle::Idle;
 use crate::load::Outcome;
 use crate::machine::Machine;
+use crate::peer::Peer;
 use crate::stats;
-
-/// A server of the comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Peer {
-    /// The gateway: every acknowledgement after an fdatasync.
-    Penstock,
-    /// mosquitto, storing nothing.
-    Mosquitto,
-}
-
-impl Peer {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Penstock => "penstock",
-            Self::Mosquitto => "mosquitto",
-        }
-    }
-}
 
 /// The figures of one measurement.
 #[derive(Debug, Clone, Serialize)]
@@ -67,7 +49,7 @@ impl Sample {
         format!(
             "{cell} {}: {cpu_us:.2} µs/message, {acked_per_second:.0} acked/s, ack p50 {ack_p50_ms:.2} ms, \
              p99 {ack_p99_ms:.2} ms",
-            peer.name()
+            peer
         )
     }
 }
@@ -87,82 +69,33 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// Milliseconds of append 4 KiB + fdatasync, taken between the measurements.
     pub probe_ms: Vec<f64>,
-    /// Memory of the gateway's idle connections.
-    pub idle: Option<Idle>,
-    /// Memory of the peer's idle connections.
-    pub idle_mosquitto: Option<Idle>,
     /// The bars and whether they hold.
     pub bars: Vec<Bar>,
 }
 
-/// A limit and what was measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Bar {
-    /// What is limited.
-    pub name: String,
-    /// The measured figure.
-    pub measured: f64,
-    /// The largest figure that passes, or the smallest where the name says so.
-    pub limit: f64,
-    /// Whether it holds.
-    pub pass: bool,
-}
-
-impl Bar {
-    pub(crate) fn at_most(name: impl Into<String>, measured: f64, limit: f64) -> Self {
-        Self { name: name.into(), measured, limit, pass: measured <= limit }
-    }
-
-    pub(crate) fn at_least(name: impl Into<String>, measured: f64, limit: f64) -> Self {
-        Self { name: format!("{}, at least", name.into()), measured, limit, pass: measured >= limit }
-    }
-
-    /// Writes bars as a table, if there are any.
-    pub(crate) fn write(bars: &[Self], text: &mut String) -> std::fmt::Result {
-        if !bars.is_empty() {
-            writeln!(text, "\n| bar | measured | limit | |\n|---|---|---|---|")?;
-        }
-        for bar in bars {
-            let word = if bar.pass { "PASS" } else { "FAIL" };
-            writeln!(text, "| {} | {} | {} | {word} |", bar.name, figure(bar.measured), figure(bar.limit))?;
-        }
-        Ok(())
-    }
-}
-
-/// Largest ratio of processor time per message to mosquitto's, by cell.
-const RATIO_BARS: [(Cell, f64); 2] =
-    [(Cell { connections: 50, window: 16 }, 0.38), (Cell { connections: 1000, window: 16 }, 0.30)];
-
-/// Most resident bytes of an idle connection.
-const IDLE_BYTES: f64 = 4096.0;
-
-/// Most resident bytes of an idle gateway.
-const IDLE_GATEWAY_BYTES: f64 = 60e6;
+/// Largest ratio of processor time per message to another server's, by cell.
+const RATIO_BARS: [(Cell, Peer, f64); 6] = [
+    (Cell { connections: 1, window: 100 }, Peer::Mosquitto, 0.45),
+    (Cell { connections: 50, window: 16 }, Peer::Mosquitto, 0.30),
+    (Cell { connections: 1000, window: 1 }, Peer::Mosquitto, 1.3),
+    (Cell { connections: 1000, window: 16 }, Peer::Mosquitto, 0.22),
+    (Cell { connections: 50, window: 16 }, Peer::Rumqttd, 1.3),
+    (Cell { connections: 1000, window: 16 }, Peer::Rumqttd, 1.0),
+];
 
 impl Report {
     /// Holds the figures against the bars. A cell without a bar or without a peer has none.
     pub fn judge(&mut self) {
-        let ratios = RATIO_BARS.iter().filter_map(|&(cell, limit)| {
-            let ratio = self.ratio(cell)?;
-            Some(Bar::at_most(
-                format!("processor time per message, {cell}, ratio to mosquitto"),
-                ratio,
-                limit,
-            ))
+        let ratios = RATIO_BARS.iter().filter_map(|&(cell, peer, limit)| {
+            let ratio = self.ratio(cell, Peer::Penstock, peer)?;
+            Some(Bar::at_most(format!("processor time per message, {cell}, ratio to {peer}"), ratio, limit))
         });
-        let mut bars: Vec<Bar> = ratios.collect();
-        if let Some(idle) = self.idle {
-            let (each, before) = (float(idle.bytes_per_connection()), float(idle.rss_before));
-            bars.push(Bar::at_most("resident bytes per idle connection", each, IDLE_BYTES));
-            bars.push(Bar::at_most("resident bytes of an idle gateway", before, IDLE_GATEWAY_BYTES));
-        }
-        self.bars = bars;
+        self.bars = ratios.collect();
     }
 
     /// Whether every bar holds.
     pub fn pass(&self) -> bool {
-        self.bars.iter().all(|bar| bar.pass)
+        Bar::all(&self.bars)
     }
 
     /// The run as Markdown.
@@ -175,7 +108,6 @@ impl Report {
         writeln!(text, "Payload {} bytes, QoS 1, {} s per sample.\n", self.payload_bytes, self.seconds)?;
         self.write_cells(&mut text)?;
         self.write_probe(&mut text)?;
-        self.write_idle(&mut text)?;
         Bar::write(&self.bars, &mut text)?;
         Ok(text)
     }
@@ -183,27 +115,25 @@ impl Report {
     fn write_cells(&self, text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
-            "| cell | server | rounds | CPU µs/message, median (range) | ratio | acked/s | ack p50 ms | ack p99 ms |"
+            "| cell | server | rounds | CPU µs/message, median (range) | ÷ mosquitto | ÷ rumqttd | acked/s | ack p50 ms | ack p99 ms |"
         )?;
-        writeln!(text, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
         for cell in self.cells() {
-            for peer in [Peer::Penstock, Peer::Mosquitto] {
+            for peer in [Peer::Penstock, Peer::Mosquitto, Peer::Rumqttd] {
                 let Some(cpu) = self.median(cell, peer, |sample| sample.cpu_us) else { continue };
                 let all: Vec<f64> = self.of(cell, peer).map(|sample| sample.cpu_us).collect();
                 let (low, high) = stats::range(&all).unwrap_or_default();
-                let ratio = match peer {
-                    Peer::Penstock => {
-                        self.ratio(cell).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
-                    }
-                    Peer::Mosquitto => "1.00".to_owned(),
-                };
+                let [mosquitto, rumqttd] = [Peer::Mosquitto, Peer::Rumqttd].map(|other| {
+                    let ratio = self.ratio(cell, peer, other);
+                    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+                });
                 let rest = |of: fn(&Sample) -> f64| self.median(cell, peer, of).unwrap_or_default();
                 let (rate, p50, p99) =
                     (rest(|s| s.acked_per_second), rest(|s| s.ack_p50_ms), rest(|s| s.ack_p99_ms));
-                let (name, rounds) = (peer.name(), all.len());
                 writeln!(
                     text,
-                    "| {cell} | {name} | {rounds} | {cpu:.2} ({low:.2} to {high:.2}) | {ratio} | {rate:.0} | {p50:.2} | {p99:.2} |"
+                    "| {cell} | {peer} | {} | {cpu:.2} ({low:.2} to {high:.2}) | {mosquitto} | {rumqttd} | {rate:.0} | {p50:.2} | {p99:.2} |",
+                    all.len()
                 )?;
             }
         }
@@ -224,25 +154,10 @@ impl Report {
         )
     }
 
-    fn write_idle(&self, text: &mut String) -> std::fmt::Result {
-        for (name, idle) in [("penstock", self.idle), ("mosquitto", self.idle_mosquitto)] {
-            let Some(idle) = idle else { continue };
-            writeln!(
-                text,
-                "\nIdle, {name}: {:.1} MB resident without connections; {} idle connections cost {} bytes each.",
-                float(idle.rss_before) / 1e6,
-                idle.connections,
-                idle.bytes_per_connection()
-            )?;
-        }
-        Ok(())
-    }
-
-    /// The median over the rounds of the ratio within each round, so that a slow minute hits both sides.
-    fn ratio(&self, cell: Cell) -> Option<f64> {
-        let ours = self.of(cell, Peer::Penstock);
-        let theirs = self.of(cell, Peer::Mosquitto);
-        let ratios: Vec<f64> = ours.zip(theirs).map(|(ours, theirs)| ours.cpu_us / theirs.cpu_us).collect();
+    /// The median over the rounds of the ratio of two servers within each round, so that a slow minute hits both.
+    fn ratio(&self, cell: Cell, one: Peer, other: Peer) -> Option<f64> {
+        let pairs = self.of(cell, one).zip(self.of(cell, other));
+        let ratios: Vec<f64> = pairs.map(|(one, other)| one.cpu_us / other.cpu_us).collect();
         stats::median(&ratios)
     }
 
@@ -265,15 +180,6 @@ impl Report {
     }
 }
 
-fn figure(value: f64) -> String {
-    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes of memory stay far below 2^52")]
-fn float(bytes: u64) -> f64 {
-    bytes as f64
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -286,7 +192,7 @@ mod tests {
         Sample { cell: CELL, peer, cpu_us, acked_per_second: 1000.0, ack_p50_ms: 1.0, ack_p99_ms: 2.0 }
     }
 
-    fn report(samples: Vec<Sample>, idle: Option<Idle>) -> Report {
+    fn report(samples: Vec<Sample>) -> Report {
         let mut report = Report {
             benchmark: "ingest",
             machine: Machine::look(Path::new(".")),
@@ -294,8 +200,6 @@ mod tests {
             payload_bytes: 200,
             samples,
             probe_ms: vec![0.1, 0.2],
-            idle,
-            idle_mosquitto: None,
             bars: Vec::new(),
         };
         report.judge();
@@ -309,31 +213,42 @@ mod tests {
         let samples = pairs
             .into_iter()
             .flat_map(|(ours, theirs)| [sample(Peer::Penstock, ours), sample(Peer::Mosquitto, theirs)]);
-        let report = report(samples.collect(), None);
-        assert_eq!(report.ratio(CELL), Some(0.2));
+        let report = report(samples.collect());
+        assert_eq!(report.ratio(CELL, Peer::Penstock, Peer::Mosquitto), Some(0.2));
         assert!(report.pass());
     }
 
     #[test]
     fn a_figure_above_its_bar_fails() {
-        let slow = report(vec![sample(Peer::Penstock, 2.0), sample(Peer::Mosquitto, 5.0)], None);
+        let slow = report(vec![sample(Peer::Penstock, 2.0), sample(Peer::Mosquitto, 5.0)]);
         assert!(!slow.pass(), "{:?}", slow.bars);
-        assert!(slow.markdown().unwrap().contains("| 0.40 | 0.38 | FAIL |"));
-        let heavy = Idle { connections: 1000, rss_before: 1_000_000, rss_after: 6_000_000 };
-        assert_eq!(report(vec![], Some(heavy)).bars.iter().filter(|bar| !bar.pass).count(), 1);
+        assert!(slow.markdown().unwrap().contains("| 0.40 | 0.30 | **missed** |"));
+    }
+
+    #[test]
+    fn each_peer_has_bars_of_its_own() {
+        let peers = [(Peer::Penstock, 1.5), (Peer::Mosquitto, 6.0), (Peer::Rumqttd, 1.0)];
+        let report = report(peers.map(|(peer, cpu)| sample(peer, cpu)).to_vec());
+        let passed: Vec<_> = report.bars.iter().map(|bar| (bar.limit, bar.pass)).collect();
+        assert_eq!(passed, [(0.30, true), (1.3, false)]);
+        let text = report.markdown().unwrap();
+        assert!(text.contains("| 50x16 | penstock | 1 | 1.50 (1.50 to 1.50) | 0.25 | 1.50 |"), "{text}");
+        assert!(text.contains("| 50x16 | rumqttd | 1 | 1.00 (1.00 to 1.00) | 0.17 | 1.00 |"), "{text}");
     }
 
     #[test]
     fn without_a_peer_there_is_no_ratio_and_no_bar() {
-        let report = report(vec![sample(Peer::Penstock, 2.0)], None);
-        assert_eq!(report.ratio(CELL), None);
+        let report = report(vec![sample(Peer::Penstock, 2.0)]);
+        assert_eq!(report.ratio(CELL, Peer::Penstock, Peer::Mosquitto), None);
         assert!(report.bars.is_empty());
-        assert!(report.markdown().unwrap().contains("| 50x16 | penstock | 1 | 2.00 (2.00 to 2.00) | - |"));
+        assert!(
+            report.markdown().unwrap().contains("| 50x16 | penstock | 1 | 2.00 (2.00 to 2.00) | - | - |")
+        );
     }
 
     #[test]
     fn the_table_names_the_machine_and_the_disk() {
-        let text = report(vec![sample(Peer::Penstock, 1.0)], None).markdown().unwrap();
+        let text = report(vec![sample(Peer::Penstock, 1.0)]).markdown().unwrap();
         assert!(text.contains("kernel") && text.contains("fdatasync in the same folder"), "{text}");
     }
 }

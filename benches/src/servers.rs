@@ -3,9 +3,10 @@
 //! Every measurement gets a fresh server in a folder of its own, so that one round's data is no burden on the
 //! next, and the data is removed at once: a minute of load is gigabytes.
 
+use std::fmt::Write;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use testkit::gateway::{Config, Gateway};
 use testkit::process::{Process, Usage};
 
 use crate::clock::now;
+use crate::peer::Peer;
 use crate::threads::{self, Threads};
 use crate::uplink::backlog::Backlog;
 
@@ -31,6 +33,7 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    tls: Option<SocketAddr>,
     pid: u32,
     running: Running,
     // After the process, so that the folder goes last.
@@ -40,17 +43,52 @@ pub struct Server {
 #[derive(Debug)]
 enum Running {
     Gateway(Box<Gateway>),
-    Mosquitto { _killed_on_drop: Process },
+    Broker { _killed_on_drop: Process },
 }
 
+/// What a measurement wants of a server, whichever it is.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// The gateway's configuration beyond the defaults; its uplink is off in any case.
+    pub config: Config,
+    /// What rumqttd's local link consumes, as a gateway around it would; without, there is no link.
+    pub consumed: Option<&'static str>,
+    /// Certificate and key of a TLS listener. rumqttd gets none.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// What rumqttd's local link consumes where devices publish telemetry.
+pub const TELEMETRY: &str = "devices/#";
+
+/// Names the program that runs rumqttd; `cargo xtask bench` builds it and sets this.
+const RUMQTTD_PROGRAM: &str = "PENSTOCK_BENCH_RUMQTTD";
+
 impl Server {
-    /// Starts the gateway with its defaults: every acknowledgement waits for an fdatasync. With a cloud it sends
-    /// what it stores there; without, its uplink is off.
+    /// Starts the server with nothing in particular: the gateway with its defaults, where every acknowledgement waits
+    /// for an fdatasync, and its uplink off; rumqttd with a local link for telemetry.
     ///
     /// # Errors
     /// It cannot be started or does not become ready.
-    pub fn gateway(parent: &Path) -> Result<Self> {
-        Self::gateway_with(parent, Config::default().set("uplink", "enabled = false"), None)
+    pub async fn start(peer: Peer, parent: &Path) -> Result<Self> {
+        Self::start_with(peer, parent, Wish { consumed: Some(TELEMETRY), ..Wish::default() }).await
+    }
+
+    /// Starts the server as wished.
+    ///
+    /// # Errors
+    /// It cannot be started or does not become ready.
+    pub async fn start_with(peer: Peer, parent: &Path, wish: Wish) -> Result<Self> {
+        match peer {
+            Peer::Penstock => {
+                let config = match &wish.tls {
+                    Some((certificate, key)) => wish.config.tls(certificate, key),
+                    None => wish.config,
+                };
+                Self::gateway_with(parent, config.set("uplink", "enabled = false"), None)
+            }
+            Peer::Mosquitto => Self::mosquitto(parent, wish.tls).await,
+            Peer::Rumqttd => Self::rumqttd(parent, wish.consumed).await,
+        }
     }
 
     /// Starts the gateway with this uplink, and with what is in an outbox already.
@@ -64,37 +102,68 @@ impl Server {
         }
         let mut gateway = Gateway::start(folder.path(), config.id("bench").set("log", "level = \"warn\""))?;
         let address = gateway.mqtt().parse().context("the gateway's address is not understood")?;
+        let tls = gateway.mqtt_tls().map(str::parse).transpose();
+        let tls = tls.context("the gateway's address is not understood")?;
         let pid = gateway.process().pid();
-        Ok(Self { address, pid, running: Running::Gateway(Box::new(gateway)), _folder: folder })
+        Ok(Self { address, tls, pid, running: Running::Gateway(Box::new(gateway)), _folder: folder })
     }
 
-    /// Starts mosquitto as the current user: no persistence, no limits on windows and queues, nobody subscribed.
-    ///
-    /// # Errors
-    /// It is not installed or does not listen in time.
-    pub async fn mosquitto(parent: &Path) -> Result<Self> {
+    /// mosquitto as the current user: no persistence, no limits on windows and queues.
+    async fn mosquitto(parent: &Path, certificate: Option<(PathBuf, PathBuf)>) -> Result<Self> {
         let folder = folder(parent, "mosquitto-")?;
         let address = free_address()?;
+        let secure = match &certificate {
+            Some((certificate, key)) => Some((free_address()?, certificate.as_path(), key.as_path())),
+            None => None,
+        };
         let file = folder.path().join("mosquitto.conf");
-        fs::write(&file, mosquitto_config(address, &user()?))?;
+        fs::write(&file, mosquitto_config(address, secure, &user()?))?;
         let mut command = Command::new(program("mosquitto")?);
         command.arg("-c").arg(&file);
-        let mut process = Process::spawn("mosquitto", &mut command, &folder.path().join("mosquitto.log"))?;
+        let tls = secure.map(|(address, _, _)| address);
+        Self::broker("mosquitto", command, folder, address, tls).await
+    }
+
+    /// rumqttd in a process of ours.
+    async fn rumqttd(parent: &Path, consumed: Option<&str>) -> Result<Self> {
+        let program = std::env::var_os(RUMQTTD_PROGRAM).context(
+            "rumqttd is not built; `cargo xtask bench` does that, or leave it out with `--servers penstock,mosquitto`",
+        )?;
+        let folder = folder(parent, "rumqttd-")?;
+        let address = free_address()?;
+        let mut command = Command::new(program);
+        command.arg(address.port().to_string()).args(consumed);
+        Self::broker("rumqttd", command, folder, address, None).await
+    }
+
+    async fn broker(
+        name: &str,
+        mut command: Command,
+        folder: TempDir,
+        address: SocketAddr,
+        tls: Option<SocketAddr>,
+    ) -> Result<Self> {
+        let mut process = Process::spawn(name, &mut command, &folder.path().join("log"))?;
         let deadline = now() + LISTEN_WITHIN;
         while tokio::net::TcpStream::connect(address).await.is_err() {
             if !process.running()? || now() > deadline {
-                bail!("mosquitto does not listen; its last words:\n{}", process.stderr_tail());
+                bail!("{name} does not listen; its last words:\n{}", process.stderr_tail());
             }
             tokio::time::sleep(TRY_EVERY).await;
         }
         let pid = process.pid();
-        let running = Running::Mosquitto { _killed_on_drop: process };
-        Ok(Self { address, pid, running, _folder: folder })
+        let running = Running::Broker { _killed_on_drop: process };
+        Ok(Self { address, tls, pid, running, _folder: folder })
     }
 
     /// Where it takes MQTT connections, without TLS.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it takes MQTT connections with TLS, if that was wished.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls
     }
 
     /// Its processor time and resident memory.
@@ -156,13 +225,24 @@ pub fn folder(parent: &Path, prefix: &str) -> Result<TempDir> {
 }
 
 /// mosquitto drops to a user of its own when root starts it, unless told to stay; it must see its configuration.
-fn mosquitto_config(address: SocketAddr, user: &str) -> String {
-    format!(
-        "listener {} {}\nallow_anonymous true\npersistence false\nmax_inflight_messages 0\n\
-         max_queued_messages 0\nlog_dest stderr\nlog_type error\nuser {user}\n",
+fn mosquitto_config(address: SocketAddr, secure: Option<(SocketAddr, &Path, &Path)>, user: &str) -> String {
+    let mut text = format!(
+        "allow_anonymous true\npersistence false\nmax_inflight_messages 0\nmax_queued_messages 0\n\
+         log_dest stderr\nlog_type error\nuser {user}\nlistener {} {}\n",
         address.port(),
         address.ip()
-    )
+    );
+    if let Some((address, certificate, key)) = secure {
+        let _infallible = writeln!(
+            text,
+            "listener {} {}\ncertfile {}\nkeyfile {}",
+            address.port(),
+            address.ip(),
+            certificate.display(),
+            key.display()
+        );
+    }
+    text
 }
 
 fn user() -> Result<String> {
@@ -176,7 +256,7 @@ fn free_address() -> Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-fn program(name: &str) -> Result<std::path::PathBuf> {
+fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
@@ -193,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_peer_stores_nothing_and_limits_nothing() {
-        let config = mosquitto_config("127.0.0.1:77".parse().unwrap(), "me");
+        let config = mosquitto_config("127.0.0.1:77".parse().unwrap(), None, "me");
         let expected = ["listener 77 127.0.0.1", "persistence false", "max_inflight_messages 0", "user me"];
         assert!(expected.iter().all(|line| config.lines().any(|found| found == *line)), "{config}");
     }
@@ -209,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn the_load_on_the_peer_broker_is_counted() {
         let parent = tempfile::tempdir().unwrap();
-        let server = Server::mosquitto(parent.path()).await.unwrap();
+        let server = Server::start(Peer::Mosquitto, parent.path()).await.unwrap();
         let load = Load {
             address: server.address(),
             cell: "3x4".parse().unwrap(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use penstock::mqtt::{Access, Config, Limits, Listener, OnFull, Service, Topic};
 use penstock::outbox;
 use penstock::supervise::{Phase, Supervisor, TaskKind, clock};
-use penstock_benches::load;
+use penstock_benches::devices;
 use penstock_benches::packets::{self, ACK_BYTES, Payloads, Publisher};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -127,7 +127,7 @@ async fn no_message_allocates_from_socket_to_acknowledgement() {
     let (service, handle) = Service::bind(&config(), log.appender(), &supervisor).unwrap();
     supervisor.spawn(TaskKind::Mqtt, service.run());
     let payloads = Payloads::new(200).unwrap();
-    let streams = load::connect_all(handle.addresses()[0].address, DEVICES).await.unwrap();
+    let streams = devices::connect_all(handle.addresses()[0].address, DEVICES).await.unwrap();
     let mut devices: Vec<Device> = streams
         .into_iter()
         .enumerate()

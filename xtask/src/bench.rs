@@ -1,6 +1,11 @@
 //! `cargo xtask bench`: builds everything and hands over to `penstock-benches`, with as many descriptors as the
 //! system allows.
+//!
+//! Where rumqttd takes part, it is built first: a workspace of its own in `benches/rumqttd-peer`, with a lock file
+//! and a build folder of its own, so that its older dependencies touch neither the gateway's nor what `cargo xtask
+//! ci` checks. `ci` does not build it.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -21,8 +26,18 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Name {
-    /// Durable ingest beside a broker that stores nothing, against the bars
+    /// Durable ingest beside brokers that store nothing, against the bars
     Ingest,
+    /// Acknowledgement times at a low rate, against what the disk takes
+    Offered,
+    /// Resident memory of idle connections, against a bar
+    Idle,
+    /// Processor time per delivery to subscribers beside brokers, against a bar
+    Fanout,
+    /// Ten thousand devices reconnect while others publish, against a bar
+    Storm,
+    /// One device publishes all it can beside a thousand slow ones, against a bar
+    Fairness,
     /// The same load with the uplink on, against the bars
     EndToEnd,
     /// A full outbox on its way to the cloud stand-in, against the bars
@@ -35,11 +50,15 @@ pub(crate) enum Name {
     Outbox,
 }
 
+/// What tells `penstock-benches` where rumqttd is.
+const RUMQTTD_PROGRAM: &str = "PENSTOCK_BENCH_RUMQTTD";
+
 /// Builds and runs the benchmark; its exit code decides.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(Need::BuildAndTest)?;
     let mut cargo = Cargo::new()?;
     cargo.build()?;
+    let rumqttd = wants_rumqttd(arguments.name, &arguments.options).then(|| build_rumqttd(&mut cargo));
     let value = arguments.name.to_possible_value().context("every benchmark has a name")?;
     say::step(&format!("bench {}", value.get_name()));
     // The shell raises the soft limit of descriptors: a thousand connections need it on both sides.
@@ -49,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg(cargo.binary("penstock-benches")?)
         .arg(value.get_name())
         .args(&arguments.options)
+        .envs(rumqttd.transpose()?.map(|program| (RUMQTTD_PROGRAM, program)))
         .current_dir(cargo.root())
         .stdin(Stdio::null())
         .status()
@@ -57,4 +77,50 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("the benchmark failed: {status}");
     }
     Ok(())
+}
+
+/// Whether rumqttd takes part: some benchmarks have it among their servers unless it is left out.
+fn wants_rumqttd(name: Name, options: &[String]) -> bool {
+    let at = options.iter().position(|option| option == "--servers");
+    let given = match at {
+        Some(at) => options.get(at + 1).map(String::as_str),
+        None => options.iter().find_map(|option| option.strip_prefix("--servers=")),
+    };
+    match given {
+        Some(servers) => servers.split(',').any(|server| server == "rumqttd"),
+        None => matches!(name, Name::Ingest | Name::Idle | Name::Fanout),
+    }
+}
+
+/// Builds rumqttd as a program, with everything of it in one folder of the target directory.
+fn build_rumqttd(cargo: &mut Cargo) -> Result<PathBuf> {
+    say::step("building rumqttd for comparison (the first time takes minutes and the network)");
+    let folder = cargo.target().join("rumqttd-peer");
+    let folder_text = folder.to_str().context("the target directory's name is no text")?;
+    let arguments = ["build", "--release", "--locked", "--manifest-path", "benches/rumqttd-peer/Cargo.toml"];
+    let built = cargo.run(
+        &[arguments.as_slice(), &["--target-dir", folder_text]].concat(),
+        &[("CARGO_BUILD_BUILD_DIR", folder_text)],
+    );
+    built.context("rumqttd cannot be built; leave it out with `--servers penstock,mosquitto`")?;
+    Ok(folder.join("release").join("rumqttd-peer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(name: Name, line: &str) -> bool {
+        let options: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        wants_rumqttd(name, &options)
+    }
+
+    #[test]
+    fn rumqttd_is_built_only_where_it_takes_part() {
+        assert!(wants(Name::Ingest, "--rounds 5"));
+        assert!(!wants(Name::Ingest, "--rounds 5 --servers penstock,mosquitto"));
+        assert!(!wants(Name::Ingest, "--servers=penstock"));
+        assert!(wants(Name::Fairness, "--servers penstock,rumqttd --rounds 1"));
+        assert!(!wants(Name::Fairness, "") && !wants(Name::Uplink, ""));
+    }
 }

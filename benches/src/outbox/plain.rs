@@ -13,12 +13,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
 
 use super::log::{Log, Message};
+use crate::realtime;
 
 /// Bytes in front of a group: length u32, CRC-32C u32, number of its first record u64.
 const GROUP_HEADER: usize = 16;
@@ -90,7 +87,7 @@ impl Plain {
         let committer = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("plain-committer".to_owned()).spawn(move || {
-                shared.realtime.store(ask_for_realtime(), Ordering::Release);
+                shared.realtime.store(realtime::ask(), Ordering::Release);
                 let result = shared.commit_all(file);
                 shared.fail();
                 result
@@ -175,14 +172,6 @@ impl Log for Plain {
     fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
     }
-}
-
-/// As the outbox asks for its committer.
-fn ask_for_realtime() -> bool {
-    ThreadPriority::try_from(1).is_ok_and(|priority| {
-        let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-        set_thread_priority_and_policy(thread_native_id(), priority, policy).is_ok()
-    })
 }
 
 // === impl Shared ===
