@@ -1,5 +1,7 @@
 //! The rules of the house that a compiler does not check: who may import whom, and what no file may hold.
 
+mod conformance_list;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -9,5 +9,6 @@ mod lifecycle;
 mod limits;
 mod outbox;
 mod publish;
+mod spec;
 mod subscribe;
 mod wire;
