@@ -18,12 +18,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use penstock_proto::Lane;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::time::timeout;
 
-use super::codec::disconnect;
+use super::codec::{Version, disconnect};
 use super::end::End;
 use super::intake::{Intake, Shortage};
 use super::link::{Link, Signal};
@@ -45,9 +46,10 @@ const PASSES_MAX: usize = 8;
 const CLOSING_TICKS: u32 = 5;
 /// Ticks that a client may refuse to take what is sent to it.
 const STALLED_TICKS: u32 = 30;
-/// Reads that clear the socket before it is closed: closing with unread bytes resets the connection,
-/// and the client might lose the DISCONNECT.
-const LAST_READS: usize = 16;
+/// How long a client that is told why the connection ends may take to hear it.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// Bytes that such a client may still send.
+const LINGER_BYTES: usize = 1 << 20;
 
 /// One accepted connection.
 pub(super) struct Connection {
@@ -510,10 +512,20 @@ impl Connection {
         let shared = Arc::clone(self.seat.shared());
         tracing::debug!(client_id = &**self.seat.link().client(), reason = %end, "disconnected");
         shared.metrics.disconnect(end.name());
-        poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_shutdown(cx, scratch))).await;
+        // As far as that goes at once; a failure shows that the client is gone.
+        poll_fn(|cx| {
+            drop(Pin::new(&mut self.stream).poll_shutdown(cx));
+            Poll::Ready(())
+        })
+        .await;
         let settled = self.settle().await;
         let received = settled.is_ok().then(|| self.protocol.take_received());
         self.seat.give_back(received, end.publishes_will());
+        let Self { seat, mut stream, protocol, .. } = *self;
+        drop(seat);
+        if protocol.version() == Version::V5 && end.reason().is_some() && end != End::Stopping {
+            linger(&mut stream).await;
+        }
     }
 
     /// Waits until what lasting sessions rest on is durable.
@@ -528,20 +540,27 @@ impl Connection {
         }
         Ok(())
     }
+}
 
-    /// Shuts down as far as that goes at once.
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        if let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_shutdown(cx) {
-            for _ in 0..LAST_READS {
-                let mut buffer = ReadBuf::new(&mut scratch.read);
-                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                    _ => break,
+/// Reads what a client still sends until it has heard why the connection ends: closing a socket with
+/// unread bytes resets it, and the client would lose the DISCONNECT.
+pub(super) async fn linger(stream: &mut Stream) {
+    let mut bytes = 0;
+    let read = poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|Scratch { read, .. }| {
+            while bytes < LINGER_BYTES {
+                let mut buffer = ReadBuf::new(read);
+                match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => bytes += buffer.filled().len(),
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
                 }
             }
-        }
-        Poll::Ready(())
-    }
+            Poll::Ready(())
+        })
+    });
+    // Whoever has not closed by then does not listen.
+    drop(timeout(LINGER_TIME, read).await);
 }
 
 impl std::fmt::Debug for Connection {

@@ -16,7 +16,7 @@ use super::codec::{
     Connack, Connect, Frame, Malformed, PacketType, Split, Version, connack, split, version_of,
 };
 use super::config::OnFull;
-use super::connection::Connection;
+use super::connection::{Connection, linger};
 use super::end::Refusal;
 use super::keeper::received_of;
 use super::lifecycle::{Opened, Wanted};
@@ -179,7 +179,9 @@ async fn refuse(
             stream.shutdown().await
         };
         // The client may be gone; it is refused either way.
-        drop(timeout(CONNACK_TIMEOUT, farewell).await);
+        if let Ok(Ok(())) = timeout(CONNACK_TIMEOUT, farewell).await {
+            linger(stream).await;
+        }
     }
     refusal
 }

@@ -72,9 +72,8 @@ impl Retained {
         let state = self.state.read();
         let bounds = (Bound::Included(from), Bound::Unbounded);
         let (topics, own) = (state.topics.range::<str, _>(bounds), state.own.range::<str, _>(bounds));
-        let near = |(topic, _): &(&Box<str>, &Arc<Message>)| topic.starts_with(from);
-        own.take_while(near)
-            .chain(topics.take_while(near))
+        own.take_while(|(topic, _)| topic.starts_with(from))
+            .chain(topics.take_while(|(topic, _)| topic.starts_with(from)))
             .filter(|(topic, message)| filter_matches(filter, topic) && !message.is_expired(now_ms))
             .map(|(_, message)| Arc::clone(message))
             .collect()
@@ -82,9 +81,11 @@ impl Retained {
 
     /// Takes out what is too old, and returns the topics.
     pub(super) fn expire(&self, now_ms: u64) -> Vec<Box<str>> {
-        let expired =
-            |(topic, message): (&Box<str>, &Arc<Message>)| message.is_expired(now_ms).then(|| topic.clone());
-        let topics: Vec<_> = self.state.read().topics.iter().filter_map(expired).collect();
+        let topics: Vec<Box<str>> = {
+            let state = self.state.read();
+            let expired = state.topics.iter().filter(|(_, message)| message.is_expired(now_ms));
+            expired.map(|(topic, _)| topic.clone()).collect()
+        };
         topics.into_iter().filter(|topic| self.clear(topic)).collect()
     }
 
