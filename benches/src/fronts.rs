@@ -96,8 +96,9 @@ pub(crate) struct Fanout {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Storm {
-    #[command(flatten)]
-    servers: TwoServers,
+    /// Servers, separated by commas; mosquitto's backlog of 100 makes a storm into it take minutes
+    #[arg(long, value_delimiter = ',', default_value = "penstock")]
+    servers: Vec<Peer>,
     #[command(flatten)]
     times: Times,
     #[command(flatten)]
@@ -176,7 +177,7 @@ impl Fanout {
 impl Storm {
     pub(crate) fn run(&self) -> Result<bool> {
         let plan = storm::Plan {
-            peers: self.servers.servers.clone(),
+            peers: self.servers.clone(),
             transports: self.transports.clone(),
             rounds: self.times.rounds,
             devices: self.devices,

@@ -23,6 +23,9 @@ use crate::uplink::backlog::Backlog;
 /// The topic of the cloud stand-in and its partitions.
 pub const TOPIC: (&str, u32) = ("telemetry", 4);
 
+/// More connections than the benchmarks make; as many as descriptors allow count.
+const CONNECTIONS_MAX: &str = "connections_max = 20000";
+
 /// Longest time for the peer broker to listen.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -84,7 +87,8 @@ impl Server {
                     Some((certificate, key)) => wish.config.tls(certificate, key),
                     None => wish.config,
                 };
-                Self::gateway_with(parent, config.set("uplink", "enabled = false"), None)
+                let config = config.set("uplink", "enabled = false").set("mqtt", CONNECTIONS_MAX);
+                Self::gateway_with(parent, config, None)
             }
             Peer::Mosquitto => Self::mosquitto(parent, wish.tls).await,
             Peer::Rumqttd => Self::rumqttd(parent, wish.consumed).await,
