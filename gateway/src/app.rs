@@ -42,6 +42,8 @@ pub struct ReadyListener {
     pub address: SocketAddr,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Whether it speaks MQTT over WebSocket.
+    pub websocket: bool,
 }
 
 /// Why the gateway did not start, or ended without being asked to.
@@ -147,7 +149,8 @@ pub fn consumers(uplink: bool) -> Vec<outbox::ConsumerId> {
 
 fn listeners(mqtt: &mqtt::Handle) -> Vec<ReadyListener> {
     let addresses = mqtt.addresses().iter();
-    addresses.map(|listener| ReadyListener { address: listener.address, tls: listener.tls }).collect()
+    let told = |&mqtt::Address { address, tls, websocket }| ReadyListener { address, tls, websocket };
+    addresses.map(told).collect()
 }
 
 /// Walks through the phases, giving each its share of the grace.

@@ -526,6 +526,8 @@ impl Connection {
         if protocol.version() == Version::V5 && end.reason().is_some() && end != End::Stopping {
             linger(&mut stream).await;
         }
+        // The client's place is free before the last words of a WebSocket.
+        stream.farewell().await;
     }
 
     /// Waits until what lasting sessions rest on is durable.

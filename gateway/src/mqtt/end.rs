@@ -9,6 +9,8 @@ pub(super) enum Refusal {
     Malformed(#[from] Malformed),
     #[error("the tls handshake failed")]
     Handshake,
+    #[error("the upgrade to websocket failed")]
+    Upgrade,
     #[error("no connect in time")]
     Timeout,
     #[error("closed before connect")]
@@ -43,6 +45,7 @@ impl Refusal {
         "accepted",
         "malformed",
         "handshake",
+        "upgrade",
         "timeout",
         "closed",
         "credentials",
@@ -63,6 +66,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Handshake => "handshake",
+            Self::Upgrade => "upgrade",
             Self::Timeout => "timeout",
             Self::Closed => "closed",
             Self::Credentials => "credentials",
@@ -83,7 +87,7 @@ impl Refusal {
     pub(super) const fn reason(self) -> Option<Reason> {
         match self {
             Self::Malformed(malformed) => Some(malformed.reason()),
-            Self::Handshake | Self::Timeout | Self::Closed => None,
+            Self::Handshake | Self::Upgrade | Self::Timeout | Self::Closed => None,
             Self::Credentials => Some(Reason::BadUserNameOrPassword),
             Self::Anonymous | Self::WillTopic | Self::ForeignClientId => Some(Reason::NotAuthorized),
             Self::ClientId => Some(Reason::ClientIdentifierNotValid),
@@ -202,6 +206,7 @@ mod tests {
         for refusal in [
             Refusal::Malformed(malformed),
             Refusal::Handshake,
+            Refusal::Upgrade,
             Refusal::Timeout,
             Refusal::Closed,
             Refusal::Credentials,

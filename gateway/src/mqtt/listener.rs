@@ -45,7 +45,15 @@ impl Listener {
         let refused = |source| Error::Listen { address: config.address, source };
         let socket = listen(config).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, terms: Offer { tls, on_full: config.on_full } })
+        Ok(Self {
+            socket,
+            address,
+            terms: Offer {
+                tls,
+                websocket: config.websocket.as_deref().map(Into::into),
+                on_full: config.on_full,
+            },
+        })
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
@@ -54,6 +62,10 @@ impl Listener {
 
     pub(super) const fn is_tls(&self) -> bool {
         self.terms.tls.is_some()
+    }
+
+    pub(super) const fn is_websocket(&self) -> bool {
+        self.terms.websocket.is_some()
     }
 
     /// Accepts until the gateway stops.

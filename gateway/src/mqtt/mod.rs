@@ -1,4 +1,4 @@
-//! Stage 1, devices in: MQTT 3.1.1 and 5 over TCP and TLS.
+//! Stage 1, devices in: MQTT 3.1.1 and 5 over TCP, TLS and WebSocket.
 //!
 //! **Enters:** connections of devices. **Leaves:** one outbox entry per publish that matches a topic
 //! template. **Promise:** PUBACK (QoS 1) and PUBREC (QoS 2) are written only after the entry is
@@ -19,6 +19,7 @@
 //! | connections | `connections_max` | CONNACK 0x9F / 3; far above it the socket is closed unheard |
 //! | packet | `packet_bytes_max` | 0x95 from the header, closed |
 //! | CONNECT | 72 KiB, `connect_timeout` | 0x95; closed |
+//! | WebSocket: request, message | 16 KiB, the larger of `packet_bytes_max` and 72 KiB | 431; close 1009 |
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
 //! | on its way to the disk | the outbox | not read |
@@ -65,6 +66,7 @@ mod sys;
 mod template;
 #[cfg(test)]
 mod tests;
+mod websocket;
 mod will;
 
 use std::net::SocketAddr;
@@ -106,6 +108,8 @@ pub struct Address {
     pub address: SocketAddr,
     /// Whether devices speak TLS there.
     pub tls: bool,
+    /// Whether devices speak MQTT over WebSocket there.
+    pub websocket: bool,
 }
 
 /// What the stage is doing.
@@ -143,7 +147,11 @@ impl Service {
         restore::restore(&shared)?;
         let listeners: Vec<_> =
             config.listeners.iter().map(listener::Listener::bind).collect::<Result<_, _>>()?;
-        let address = |one: &listener::Listener| Address { address: one.address(), tls: one.is_tls() };
+        let address = |one: &listener::Listener| Address {
+            address: one.address(),
+            tls: one.is_tls(),
+            websocket: one.is_websocket(),
+        };
         let addresses = listeners.iter().map(address).collect();
         let handle = Handle { shared: Arc::clone(&shared), addresses };
         Ok((Self { shared, listeners, supervisor: supervisor.clone() }, handle))

@@ -28,6 +28,7 @@ use super::session::Client;
 use super::shared::{Claimed, Permit, Seat, Shared};
 use super::stream::Stream;
 use super::template::{Verdict, is_device};
+use super::websocket::{NoUpgrade, upgrade};
 use super::will::Will;
 use crate::tls;
 
@@ -46,6 +47,8 @@ const CONNACK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Offer {
     pub(super) tls: Option<TlsAcceptor>,
+    /// The path of its WebSocket, if it speaks that.
+    pub(super) websocket: Option<Arc<str>>,
     pub(super) on_full: OnFull,
 }
 
@@ -87,14 +90,16 @@ async fn try_open(
     socket: TcpStream,
     terms: Offer,
 ) -> Result<Box<Connection>, Refusal> {
-    let mut stream = match terms.tls {
+    let stream = match &terms.tls {
         None => Stream::Plain(socket),
-        Some(acceptor) => handshake(shared, &acceptor, socket).await?,
+        Some(acceptor) => handshake(shared, acceptor, socket).await?,
     };
-    let hello = match timeout(shared.limits.connect_timeout, Hello::read(&mut stream)).await {
-        Ok(Ok(hello)) => hello,
-        Ok(Err((refusal, version))) => return Err(refuse(&mut stream, version, refusal, None).await),
-        Err(_) => return Err(Refusal::Timeout),
+    let arrival = arrive(shared, stream, terms.websocket.as_deref());
+    let arrived = timeout(shared.limits.connect_timeout, arrival).await;
+    let (mut stream, hello) = arrived.unwrap_or(Err(Refusal::Timeout))?;
+    let hello = match hello {
+        Ok(hello) => hello,
+        Err((refusal, version)) => return Err(refuse(&mut stream, version, refusal, None).await),
     };
     let body = hello.buffer.get(hello.body.clone()).unwrap_or_default();
     let connect = match Connect::decode(body) {
@@ -115,6 +120,22 @@ async fn try_open(
     }
 }
 
+/// What was read as CONNECT; with a refusal comes the version to answer in, if it is known.
+type Heard = Result<Hello, (Refusal, Option<Version>)>;
+
+/// Leads to the end of CONNECT, through the upgrade to WebSocket if the listener speaks that.
+async fn arrive(shared: &Shared, stream: Stream, path: Option<&str>) -> Result<(Stream, Heard), Refusal> {
+    let mut stream = match path {
+        None => stream,
+        Some(path) => {
+            let message_bytes_max = shared.limits.packet_bytes_max.max(CONNECT_BYTES_MAX);
+            upgrade(stream, path, message_bytes_max).await.map_err(|NoUpgrade| Refusal::Upgrade)?
+        }
+    };
+    let heard = Hello::read(&mut stream).await;
+    Ok((stream, heard))
+}
+
 async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: TcpStream) -> Result<Stream, Refusal> {
     let shake = async {
         // Who says nothing holds no slot.
@@ -129,8 +150,8 @@ async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: TcpStream) -
 }
 
 impl Hello {
-    /// Reads until CONNECT is there. With a refusal comes the version to answer in, if it is known.
-    async fn read(stream: &mut Stream) -> Result<Self, (Refusal, Option<Version>)> {
+    /// Reads until CONNECT is there.
+    async fn read(stream: &mut Stream) -> Heard {
         let mut buffer = Vec::new();
         loop {
             match split(&buffer, CONNECT_BYTES_MAX) {
@@ -183,6 +204,7 @@ async fn refuse(
             linger(stream).await;
         }
     }
+    stream.farewell().await;
     refusal
 }
 

@@ -1,4 +1,4 @@
-//! The socket of a connection, plain or TLS.
+//! The socket of a connection: plain, TLS, or WebSocket over either.
 
 use std::io;
 use std::pin::Pin;
@@ -8,21 +8,37 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// A connected socket. The TLS state is boxed, so that plain connections stay small.
+use super::websocket::WebSocket;
+
+/// A connected socket. What TLS and WebSocket need is boxed, so that plain connections stay small.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    WebSocket(Box<WebSocket>),
 }
 
 impl Stream {
     /// Whether a read may find something; registers for a wake-up if it may not. TLS may hold bytes
     /// that the socket does not show, so it is always worth a try.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             // An error shows in the read that follows.
             Self::Plain(socket) => socket.poll_read_ready(cx).map(drop),
             Self::Tls(_) => Poll::Ready(()),
+            Self::WebSocket(stream) => stream.poll_readable(cx),
+        }
+    }
+
+    /// What is left to do after the shutdown: a WebSocket waits a moment for its client's close.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropping the stream closes it.
+    pub(super) async fn farewell(&mut self) {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => {}
+            Self::WebSocket(stream) => Box::pin(stream.farewell()).await,
         }
     }
 }
@@ -36,6 +52,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Self::WebSocket(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
         }
     }
 }
@@ -45,6 +62,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Self::WebSocket(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -52,6 +70,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::WebSocket(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -59,6 +78,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::WebSocket(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -257,7 +257,7 @@ async fn handshakes_that_do_not_end_are_cut_off_and_give_their_places_back() {
 }
 
 /// A configuration whose listener speaks TLS, and its certificate.
-fn tls_config(folder: &Path) -> (Config, String) {
+pub(super) fn tls_config(folder: &Path) -> (Config, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     fs::write(&certificate, made.cert.pem()).expect("written");
@@ -267,7 +267,7 @@ fn tls_config(folder: &Path) -> (Config, String) {
     (config, made.cert.pem())
 }
 
-async fn tls(gateway: &Gateway, certificate: &str) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+pub(super) async fn tls(gateway: &Gateway, certificate: &str) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
     let mut roots = rustls::RootCertStore::empty();
     let der = rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
     roots.add(der).expect("a root");

@@ -11,4 +11,5 @@ mod outbox;
 mod publish;
 mod spec;
 mod subscribe;
+mod websocket;
 mod wire;
