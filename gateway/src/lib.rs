@@ -22,6 +22,8 @@ pub mod verify;
 
 pub mod azure;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod observe;
 pub mod supervise;
 pub mod tls;

@@ -109,11 +109,12 @@ fn properties(out: &mut Vec<u8>, delivery: &Delivery<'_>, bytes: usize) {
         let [high, low] = alias.to_be_bytes();
         out.extend_from_slice(&[0x23, high, low]);
     }
+    out.extend_from_slice(delivery.properties);
+    // Last, since rumqttc counts one byte too many for each and would end the block before its end.
     for id in delivery.subscription_ids {
         out.push(0x0b);
         varint(out, number(*id));
     }
-    out.extend_from_slice(delivery.properties);
 }
 
 /// A subscription identifier; it came in a packet, so that it fits a variable byte integer.

@@ -68,6 +68,41 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
+    /// Every reason once.
+    #[cfg(test)]
+    pub(super) const ALL: &[Self] = &[
+        Self::PacketType,
+        Self::HeaderFlags,
+        Self::Varint,
+        Self::TooLarge,
+        Self::Truncated,
+        Self::TrailingBytes,
+        Self::Utf8,
+        Self::Qos,
+        Self::Dup,
+        Self::PacketId,
+        Self::PropertyUnknown,
+        Self::PropertyNotAllowed,
+        Self::PropertyOfServers,
+        Self::PropertyRepeated,
+        Self::PropertyValue,
+        Self::ReasonCode,
+        Self::AuthenticationMethod,
+        Self::TopicName,
+        Self::NoTopic,
+        Self::TopicFilter,
+        Self::SubscriptionOptions,
+        Self::SubscriptionValue,
+        Self::SharedNoLocal,
+        Self::NoFilter,
+        Self::ProtocolName,
+        Self::ProtocolLevel(7),
+        Self::ConnectFlags,
+        Self::NotConnect,
+        Self::Unexpected,
+        Self::TopicAlias,
+    ];
+
     /// The MQTT 5 reason code told to the client: what cannot be parsed is malformed, what is out of
     /// place is a protocol error (sections 1.2 and 4.13).
     pub(crate) const fn reason(self) -> Reason {

@@ -46,6 +46,37 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// Those that a DISCONNECT of a server may give (section 3.14.2.1).
+    #[cfg(test)]
+    pub(super) const OF_DISCONNECT: &[Self] = &[
+        Self::Success,
+        Self::UnspecifiedError,
+        Self::MalformedPacket,
+        Self::ProtocolError,
+        Self::Implementation,
+        Self::NotAuthorized,
+        Self::ServerBusy,
+        Self::ServerShuttingDown,
+        Self::KeepAliveTimeout,
+        Self::SessionTakenOver,
+        Self::TopicFilterInvalid,
+        Self::TopicNameInvalid,
+        Self::ReceiveMaximumExceeded,
+        Self::TopicAliasInvalid,
+        Self::PacketTooLarge,
+        Self::MessageRateTooHigh,
+        Self::QuotaExceeded,
+        Self::DisconnectedAdministratively,
+        Self::PayloadFormatInvalid,
+        Self::RetainNotSupported,
+        Self::QosNotSupported,
+        Self::SharedSubscriptionsNotSupported,
+        Self::ConnectionRateExceeded,
+        Self::ConnectTimeExceeded,
+        Self::SubscriptionIdentifiersNotSupported,
+        Self::WildcardsNotSupported,
+    ];
+
     /// The code on the wire.
     pub(crate) const fn code(self) -> u8 {
         self as u8

@@ -1,13 +1,18 @@
 //! The codec against a table of broken packets, against junk, and against rumqttc's codecs.
 #![expect(clippy::indexing_slicing, reason = "only decoders must not")]
 
+mod agreement;
+mod cases;
+mod corpus;
 mod differential;
 mod junk;
+mod seen;
+mod strategies;
 mod table;
 
 use super::{
-    Ack, AckKind, Connect, Disconnect, Frame, Malformed, PacketType, Publish, Split, Subscribe, Unsubscribe,
-    Version, auth, ping, split,
+    Ack, AckKind, Connect, Disconnect, Frame, Malformed, PacketType, Publish, Reason, Split, Subscribe,
+    Unsubscribe, Version, auth, ping, split,
 };
 
 const BYTES_MAX: usize = 1 << 20;

@@ -1,31 +1,73 @@
-//! Broken packets, each with the reason it must be refused for.
+//! Every broken packet of the table is refused for its reason; and what is just not broken is not.
 
 use super::super::reader::varint;
-use super::super::topic::{filter_matches, is_filter};
-use super::{BYTES_MAX, Malformed, Split, Version, decode, split};
+use super::super::topic::{filter_matches, is_filter, shared};
+use super::cases::{Rumqttc, cases, packet, why_lax};
+use super::seen::{ours, theirs};
+use super::{BYTES_MAX, Malformed, Reason, Split, Version, split};
 
-#[track_caller]
-fn check(version: Version, bytes: &[u8], expected: Malformed) {
-    assert_eq!(decode(bytes, version), Err(expected), "{bytes:02x?}");
-}
-
-#[track_caller]
-fn check_both(bytes: &[u8], expected: Malformed) {
-    check(Version::V3, bytes, expected);
-    check(Version::V5, bytes, expected);
+#[test]
+fn every_broken_packet_is_refused_for_its_reason() {
+    for case in cases() {
+        let judged = ours(&case.bytes, case.version);
+        assert_eq!(judged, Err(case.refused), "{:?} {}", case.version, case.bytes.escape_ascii());
+    }
 }
 
 #[test]
-fn headers() {
-    check_both(&[0x00], Malformed::PacketType);
-    for server_only in [0x20, 0x90, 0xb0, 0xd0] {
-        check_both(&[server_only, 0], Malformed::Unexpected);
+fn rumqttc_is_as_lax_as_the_table_says() {
+    for case in cases() {
+        let judged = theirs(&case.bytes, case.version);
+        let accepts = case.rumqttc == Rumqttc::Accepts;
+        let text = case.bytes.escape_ascii();
+        assert_eq!(judged.is_ok(), accepts, "{:?} {text} {judged:?}", case.version);
+        assert!(!accepts || !why_lax(case.refused).is_empty(), "no reason for {:?}", case.refused);
     }
-    for flags in [0x11, 0x41, 0x50 | 2, 0x60, 0x68, 0x71, 0x80, 0x8a, 0xa0, 0xc4, 0xe8, 0xf1] {
-        check_both(&[flags, 0], Malformed::HeaderFlags);
+}
+
+#[test]
+fn every_reason_but_two_has_a_broken_packet() {
+    let cases = cases();
+    // What has a size limit, and what depends on the packets before, have tests of their own.
+    let elsewhere = [Malformed::TooLarge, Malformed::NotConnect];
+    for reason in Malformed::ALL {
+        let found = cases.iter().any(|case| case.refused == *reason);
+        assert!(found || elsewhere.contains(reason), "{reason:?}");
     }
-    check_both(&[0x30, 0xff, 0xff, 0xff, 0x80], Malformed::Varint);
-    check_both(&[0x30, 0x80, 0x00], Malformed::Varint);
+}
+
+#[test]
+fn the_code_told_is_the_one_of_the_specification() {
+    for reason in Malformed::ALL {
+        let expected = match reason {
+            // Section 1.2, "Malformed Packet": it cannot be parsed.
+            Malformed::PacketType
+            | Malformed::HeaderFlags
+            | Malformed::Varint
+            | Malformed::Truncated
+            | Malformed::TrailingBytes
+            | Malformed::Utf8
+            | Malformed::Qos
+            | Malformed::Dup
+            | Malformed::PropertyUnknown
+            | Malformed::PropertyNotAllowed
+            | Malformed::TopicName
+            | Malformed::TopicFilter
+            | Malformed::SubscriptionOptions
+            | Malformed::ConnectFlags => 0x81,
+            Malformed::ProtocolName | Malformed::ProtocolLevel(_) => 0x84,
+            Malformed::TopicAlias => 0x94,
+            Malformed::TooLarge => 0x95,
+            // Section 1.2, "Protocol Error": it is out of place.
+            _ => 0x82,
+        };
+        assert_eq!(reason.reason().code(), expected, "{reason:?}");
+    }
+    assert_eq!(Reason::Success.code(), 0);
+}
+
+#[test]
+fn a_packet_above_the_limit_is_refused_from_its_header() {
     assert_eq!(split(&[0x30, 0xff, 0x7f], 100), Err(Malformed::TooLarge));
     assert_eq!(split(&[0x30, 98], 100), Ok(Split::Incomplete { bytes: Some(100) }));
     assert_eq!(split(&[0x30, 99], 100), Err(Malformed::TooLarge));
@@ -34,107 +76,53 @@ fn headers() {
 }
 
 #[test]
-fn connect() {
-    let check = |head: &[u8], rest: &[u8], expected| {
-        let body = [head, rest].concat();
-        check(Version::V3, &[&[0x10, u8::try_from(body.len()).unwrap()][..], &body].concat(), expected);
+fn the_edges_of_the_rules_are_inside() {
+    let check = |version, first, body: &[u8]| {
+        let bytes = packet(first, body);
+        let judged = ours(&bytes, version);
+        assert!(matches!(judged, Ok(Some(_))), "{version:?} {} {judged:?}", bytes.escape_ascii());
     };
-    let v3 = |flags: u8| [&b"\0\x04MQTT\x04"[..], &[flags, 0, 60]].concat();
-    let v5 = |flags: u8| [&b"\0\x04MQTT\x05"[..], &[flags, 0, 60]].concat();
-    let id = b"\0\x01d";
-    check(b"\0\x04MQTX\x04\x02\0\0", id, Malformed::ProtocolName);
-    check(b"\0\x04MQTT\x07\x02\0\0", id, Malformed::ProtocolLevel(7));
-    check(b"\0\x06MQIsdp\x03\x02\0\0", id, Malformed::ProtocolLevel(3));
-    // Reserved; will bits without a will; will at QoS 3; a password without a user name.
-    for flags in [0x01, 0x08, 0x20, 0x1c, 0x40] {
-        check(&v3(flags), id, Malformed::ConnectFlags);
+    for version in [Version::V3, Version::V5] {
+        for first in [0x40, 0x50, 0x62, 0x70] {
+            check(version, first, b"\xff\xff");
+        }
+        check(version, 0xc0, b"");
+        check(version, 0xe0, b"");
     }
-    check(&v3(2), b"", Malformed::Truncated);
-    check(&v3(2), b"\0\x01dx", Malformed::TrailingBytes);
-    check(&v3(2), b"\0\x01\xff", Malformed::Utf8);
-    check(&v3(2), b"\0\x01\0", Malformed::Utf8);
-    check(&v3(0x82), id, Malformed::Truncated);
-    check(&v3(0x06), b"\0\x01d\0\x01#\0\0", Malformed::TopicName);
-    check(&v5(2), b"\x05\x11\0\0\0", Malformed::Truncated);
-    check(&v5(2), b"\x0a\x11\0\0\0\0\x11\0\0\0\0\0\x01d", Malformed::PropertyRepeated);
-    check(&v5(2), b"\x02\x01\x01\0\x01d", Malformed::PropertyNotAllowed);
-    check(&v5(2), b"\x02\x7e\x01\0\x01d", Malformed::PropertyUnknown);
-    check(&v5(2), b"\x02\x19\x02\0\x01d", Malformed::PropertyValue);
-    check(&v5(2), b"\x03\x21\0\0\0\x01d", Malformed::PropertyValue);
-    check(&v5(2), b"\x05\x27\0\0\0\0\0\x01d", Malformed::PropertyValue);
-    check(&v5(2), b"\x04\x16\0\x01x\0\x01d", Malformed::AuthenticationMethod);
-}
-
-#[test]
-fn publish() {
-    check_both(b"\x36\x05\0\x01t\0\x01", Malformed::Qos);
-    check_both(b"\x38\x03\0\x01t", Malformed::Dup);
-    check_both(b"\x32\x05\0\x01t\0\0", Malformed::PacketId);
-    check_both(b"\x32\x04\0\x01t\0", Malformed::Truncated);
-    check_both(b"\x30\x01\0", Malformed::Truncated);
-    check_both(b"\x30\x03\0\x01+", Malformed::TopicName);
-    check_both(b"\x30\x03\0\x01#", Malformed::TopicName);
-    check_both(b"\x30\x03\0\x01\0", Malformed::Utf8);
-    check_both(b"\x30\x03\0\x01\xc0", Malformed::Utf8);
-    check(Version::V3, b"\x30\x02\0\0", Malformed::NoTopic);
-    check(Version::V5, b"\x30\x03\0\0\0", Malformed::NoTopic);
-    check(Version::V5, b"\x30\x06\0\0\x03\x23\0\0", Malformed::TopicAlias);
-    check(Version::V5, b"\x30\x07\0\x01t\x03\x23\0\0", Malformed::TopicAlias);
-    check(Version::V5, b"\x30\x06\0\x01t\x02\x0b\x01", Malformed::PropertyOfServers);
-    check(Version::V5, b"\x30\x06\0\x01t\x02\x01\x02", Malformed::PropertyValue);
-    check(Version::V5, b"\x30\x08\0\x01t\x04\x08\0\x01#", Malformed::TopicName);
-    check(Version::V5, b"\x30\x03\0\x01t", Malformed::Truncated);
-}
-
-#[test]
-fn acknowledgements() {
-    for first in [0x40, 0x50, 0x62, 0x70] {
-        check_both(&[first, 2, 0, 0], Malformed::PacketId);
-        check_both(&[first, 1, 1], Malformed::Truncated);
-        check(Version::V3, &[first, 3, 0, 1, 0], Malformed::TrailingBytes);
-        check(Version::V5, &[first, 3, 0, 1, 0x42], Malformed::ReasonCode);
-        check(Version::V5, &[first, 5, 0, 1, 0, 0, 9], Malformed::TrailingBytes);
-        assert_eq!(decode(&[first, 4, 0, 1, 0, 0], Version::V5), Ok(Some(6)));
+    for first in [0x40, 0x50] {
+        for code in [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] {
+            check(Version::V5, first, &[0, 1, code]);
+            check(Version::V5, first, &[0, 1, code, 0]);
+        }
     }
-    check(Version::V5, &[0x62, 3, 0, 1, 0x10], Malformed::ReasonCode);
-    assert_eq!(decode(&[0x40, 3, 0, 1, 0x10], Version::V5), Ok(Some(5)));
+    for first in [0x62, 0x70] {
+        check(Version::V5, first, &[0, 1, 0x92]);
+        check(Version::V5, first, &[0, 1, 0, 3, 0x1f, 0, 0]);
+    }
+    for code in [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99] {
+        check(Version::V5, 0xe0, &[code]);
+        check(Version::V5, 0xe0, &[code, 0]);
+    }
+    // A password alone, an empty client id, a user property twice, a topic of one level without a name.
+    check(Version::V5, 0x10, b"\0\x04MQTT\x05\x42\0\0\0\0\0\0\x02\xff\0");
+    check(Version::V3, 0x10, b"\0\x04MQTT\x04\xc2\0\0\0\0\0\0\0\0");
+    check(Version::V5, 0x10, b"\0\x04MQTT\x05\0\0\0\x0a\x26\0\0\0\0\x26\0\0\0\0\0\0");
+    check(Version::V3, 0x30, b"\0\x01/");
+    check(Version::V5, 0x30, b"\0\0\x03\x23\xff\xff");
+    check(Version::V5, 0x82, b"\0\x01\x05\x0b\xff\xff\xff\x7f\0\x0a$share/g/#\x2a");
+    check(Version::V3, 0x82, b"\0\x01\0\x08$share/g\x02");
+    check(Version::V5, 0xf0, b"\x18\x04\x15\0\x01m");
 }
 
 #[test]
-fn subscriptions() {
-    check(Version::V3, b"\x82\x02\0\x01", Malformed::NoFilter);
-    check(Version::V5, b"\x82\x03\0\x01\0", Malformed::NoFilter);
-    check(Version::V3, b"\x82\x06\0\0\0\x01a\0", Malformed::PacketId);
-    check(Version::V3, b"\x82\x05\0\x01\0\x01a", Malformed::Truncated);
-    check(Version::V3, b"\x82\x06\0\x01\0\x01a\x03", Malformed::SubscriptionValue);
-    check(Version::V3, b"\x82\x06\0\x01\0\x01a\x04", Malformed::SubscriptionOptions);
-    check(Version::V5, b"\x82\x07\0\x01\0\0\x01a\x40", Malformed::SubscriptionOptions);
-    check(Version::V5, b"\x82\x07\0\x01\0\0\x01a\x30", Malformed::SubscriptionValue);
-    check(Version::V5, b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0", Malformed::PropertyValue);
-    check(Version::V5, b"\x82\x10\0\x01\0\0\x0a$share/g/a\x04", Malformed::SharedNoLocal);
-    check(Version::V3, b"\xa2\x02\0\x01", Malformed::NoFilter);
-    check(Version::V3, b"\xa2\x06\0\x01\0\x02a#", Malformed::TopicFilter);
-    check(Version::V3, b"\xa2\x04\0\x01\0\0", Malformed::TopicFilter);
-}
-
-#[test]
-fn the_rest() {
-    check_both(&[0xc0, 1, 0], Malformed::TrailingBytes);
-    check(Version::V3, &[0xe0, 1, 0], Malformed::TrailingBytes);
-    check(Version::V5, &[0xe0, 1, 0x8b], Malformed::ReasonCode);
-    check(Version::V5, &[0xe0, 7, 0, 5, 0x1c, 0, 2, b'a', b'b'], Malformed::PropertyOfServers);
-    check(Version::V3, &[0xf0, 0], Malformed::PacketType);
-    check(Version::V5, &[0xf0, 1, 0x20], Malformed::ReasonCode);
-}
-
-#[test]
-fn filters() {
+fn filters_follow_the_rules_of_section_4_7() {
     for (filter, valid) in [
         ("a", true),
         ("/", true),
         ("#", true),
         ("+", true),
         ("a/+/#", true),
+        ("+/+", true),
         ("", false),
         ("a#", false),
         ("#/a", false),
@@ -152,13 +140,39 @@ fn filters() {
         ("a/#", "a", true),
         ("a/#", "a/b/c", true),
         ("+", "/a", false),
+        ("+/+", "/a", true),
         ("/+", "/a", true),
         ("#", "$SYS/a", false),
         ("+/a", "$SYS/a", false),
         ("$SYS/#", "$SYS/a", true),
+        ("$SYS/+", "$SYS/a", true),
         ("a/b", "a/b/c", false),
         ("a/b/c", "a/b", false),
+        ("A", "a", false),
     ] {
         assert_eq!(filter_matches(filter, name), matches, "{filter} {name}");
+    }
+}
+
+#[test]
+fn shared_filters_have_a_group_and_a_filter() {
+    for (filter, expected) in [
+        ("a/b", None),
+        ("$share", None),
+        ("$shared/g/a", None),
+        ("a/$share/g/b", None),
+        ("$share/g/a", Some(Ok(("g", "a")))),
+        ("$share/g//a", Some(Ok(("g", "/a")))),
+        ("$share/g/#", Some(Ok(("g", "#")))),
+        ("$share/g h/$SYS/+", Some(Ok(("g h", "$SYS/+")))),
+        ("$share/", Some(Err(Malformed::TopicFilter))),
+        ("$share/g", Some(Err(Malformed::TopicFilter))),
+        ("$share/g/", Some(Err(Malformed::TopicFilter))),
+        ("$share//a", Some(Err(Malformed::TopicFilter))),
+        ("$share/+/a", Some(Err(Malformed::TopicFilter))),
+        ("$share/g#/a", Some(Err(Malformed::TopicFilter))),
+        ("$share/g/a#", Some(Err(Malformed::TopicFilter))),
+    ] {
+        assert_eq!(shared(filter), expected, "{filter}");
     }
 }
