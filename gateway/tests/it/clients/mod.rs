@@ -4,6 +4,7 @@
 //! shown by what is published last, which must be what arrives next.
 
 mod agent;
+mod bridge;
 mod features;
 mod mosquitto;
 mod sessions;
@@ -62,6 +63,13 @@ impl Site {
 
     /// Kills the gateway, as a power cut of the process alone, and starts it again on the same ports.
     fn kill_and_restart(&mut self) {
+        self.kill_and_restart_after(|| ());
+    }
+
+    /// As [`Self::kill_and_restart`]; between the two something happens.
+    fn kill_and_restart_after(&mut self, meanwhile: impl FnOnce()) {
+        self.gateway.kill().expect("it can be killed");
+        meanwhile();
         self.gateway.restart().expect("it starts again after it was killed");
     }
 }

@@ -48,7 +48,12 @@ impl Subscriber {
 
     /// As [`Self::start`], at another address.
     pub(super) fn start_at(address: &str, arguments: &[&str]) -> Self {
-        let mut command = tool("mosquitto_sub", address, arguments);
+        Self::run(tool("mosquitto_sub", address, arguments))
+    }
+
+    /// Runs a `mosquitto_sub` that is told where to connect to and what to subscribe to, and waits until all its
+    /// subscriptions are acknowledged.
+    pub(super) fn run(mut command: Command) -> Self {
         command.args(["-d", "-F", "%j"]);
         let mut subscriber =
             Self { talker: Talker::start("mosquitto_sub", &mut command), waiting: VecDeque::new() };
