@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::churn;
 use crate::link::Target;
 use crate::plan::DevicePlan;
 use crate::profile::Profile;
@@ -48,6 +49,9 @@ pub(crate) struct Outcome {
     pub(crate) published_for: Duration,
     pub(crate) reconnects: u64,
     pub(crate) skipped: u64,
+    pub(crate) resumed: u64,
+    pub(crate) sessions_lost: u64,
+    pub(crate) takeovers: u64,
     pub(crate) never_connected: usize,
     pub(crate) ack_ms: AckMs,
     pub(crate) last_error: Option<String>,
@@ -69,7 +73,12 @@ pub(crate) async fn run(
     let (phase, phases) = watch::channel(Phase::Publish);
     let mut tasks = JoinSet::new();
     for (index, plan) in devices.into_iter().enumerate() {
-        tasks.spawn(Runner::new(Arc::clone(&shared), phases.clone(), index, plan).run());
+        let shared = Arc::clone(&shared);
+        if shared.profile.is_bare() {
+            tasks.spawn(churn::Runner::new(shared, phases.clone(), index, plan).run());
+        } else {
+            tasks.spawn(Runner::new(shared, phases.clone(), index, plan).run());
+        }
     }
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -107,6 +116,9 @@ pub(crate) async fn run(
         published_for,
         reconnects: stats.reconnects.load(Relaxed),
         skipped: stats.skipped.load(Relaxed),
+        resumed: stats.resumed.load(Relaxed),
+        sessions_lost: stats.sessions_lost.load(Relaxed),
+        takeovers: stats.takeovers.load(Relaxed),
         never_connected,
         ack_ms: times.quantiles(),
         last_error: stats.last_error(),

@@ -8,9 +8,11 @@
 //!
 //! Everything random follows from one seed: which device uses which QoS and protocol version, when
 //! it publishes, what it measures, when it drops its connection. A [`device::Device`] is a pure state
-//! machine; [`link`] is the only file that names rumqttc, [`readback`] the only one that names
-//! rdkafka. The judgement itself is `testkit`'s and shares no code with the gateway.
+//! machine; [`link`] is the only file that uses rumqttc's client and [`bare`] the only one that uses
+//! no more of it than its packets; [`readback`] is the only one that names rdkafka. The judgement itself is `testkit`'s and shares no code with the gateway.
 
+mod bare;
+mod churn;
 pub mod cli;
 pub mod device;
 pub mod fleet;

@@ -33,14 +33,14 @@ const PACKET_OVERHEAD: usize = 1024;
 /// Where and how devices connect.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    host: String,
-    port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     tls: Option<Arc<ClientConfig>>,
     username_prefix: Option<String>,
     password: String,
-    keep_alive: Duration,
+    pub(crate) keep_alive: Duration,
     window: u16,
-    packet_bytes_max: usize,
+    pub(crate) packet_bytes_max: usize,
 }
 
 /// What the fleet and its profile say about every connection.
@@ -104,6 +104,17 @@ impl Target {
         let Access { username_prefix, password, keep_alive, window, payload_bytes } = access;
         let packet_bytes_max = payload_bytes + PACKET_OVERHEAD;
         Ok(Self { host, port, tls, username_prefix, password, keep_alive, window, packet_bytes_max })
+    }
+
+    /// Whether it is reached by TLS.
+    pub(crate) const fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// As whom a device logs in, and its password, if it does.
+    pub(crate) fn login(&self, id: &str) -> Option<(String, &str)> {
+        let prefix = self.username_prefix.as_ref()?;
+        Some((format!("{prefix}{id}"), self.password.as_str()))
     }
 
     /// A new session for a device. Nothing is sent before the first [`Events::next`].

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use testkit::ledger::Qos;
 
-use crate::profile::{Profile, Storm};
+use crate::profile::{Churn, Profile, Storm};
 
 /// Shortest wait before a device connects again.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -30,8 +30,23 @@ pub struct DevicePlan {
     pub phase: Duration,
     /// Average time between its readings.
     pub period: Duration,
+    /// Whether its session outlives its connections.
+    pub lasting: bool,
+    /// Whether it changes its connection all the time.
+    pub churns: bool,
     /// The seed of everything it decides later.
     pub seed: u64,
+}
+
+/// How a device gives its connection up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It closes the socket without a word.
+    Close,
+    /// It resets the connection, perhaps in the middle of a packet.
+    Reset,
+    /// It opens the next connection while this one is still open and unread.
+    TakeOver,
 }
 
 /// The devices of a fleet.
@@ -52,9 +67,15 @@ pub fn devices(seed: u64, count: u32, rate: f64, profile: &Profile) -> Vec<Devic
     let weights: Vec<f64> = (0..count).map(|_| 1.0 + spread * rng.random_range(-1.0..=1.0)).collect();
     let sum: f64 = weights.iter().sum();
     let connect_every = Duration::from_secs(1) / profile.connect_per_second.max(1);
-    let devices = (0..count).zip(qos.into_iter().zip(v5).zip(weights));
+    // Apart from the others, so that a fleet without them stays what it was.
+    let mut apart = StdRng::seed_from_u64(!seed);
+    let yes_or_no = |percent: u8| [(true, percent), (false, 100 - percent.min(100))];
+    let lasting = deal(&yes_or_no(profile.sessions.lasting_percent), count, &mut apart);
+    let churns = deal(&yes_or_no(profile.churn.percent), count, &mut apart);
+    let kinds = qos.into_iter().zip(v5).zip(lasting.into_iter().zip(churns));
+    let devices = (0..count).zip(kinds.zip(weights));
     devices
-        .map(|(index, ((qos, v5), weight))| {
+        .map(|(index, (((qos, v5), (lasting, churns)), weight))| {
             let period = Duration::try_from_secs_f64(sum / (weight * rate)).unwrap_or(Duration::MAX / 2);
             DevicePlan {
                 id: format!("device-{:06}", index + 1),
@@ -63,6 +84,8 @@ pub fn devices(seed: u64, count: u32, rate: f64, profile: &Profile) -> Vec<Devic
                 connect_after: connect_every * index,
                 phase: period.mul_f64(rng.random_range(0.0..1.0)),
                 period,
+                lasting,
+                churns,
                 seed: rng.random(),
             }
         })
@@ -136,6 +159,18 @@ impl Temper {
         self.backoff = BACKOFF_MIN;
     }
 
+    /// How long this device keeps its connection, and how it gives it up; `None` without churn.
+    pub fn next_change(&mut self, churn: Churn) -> Option<(Duration, Change)> {
+        let share = self.storms.random_range(0.2..1.8);
+        let change = match self.storms.random_range(0..3) {
+            0 => Change::Close,
+            1 => Change::Reset,
+            _ => Change::TakeOver,
+        };
+        let kept = Duration::try_from_secs_f64(churn.every_seconds * share).ok()?;
+        (!kept.is_zero()).then_some((kept, change))
+    }
+
     /// When this device drops its connection next, after `from` (both since the start of the fleet).
     ///
     /// `None` without storms. Devices of one storm drop within its first tenth of a second.
@@ -186,6 +221,32 @@ mod tests {
         assert!((rate - 1000.0).abs() < 0.1, "{rate}");
         assert!(plan.iter().all(|device| device.phase < device.period));
         assert_eq!(plan.first().map(|device| device.id.as_str()), Some("device-000001"));
+    }
+
+    #[test]
+    fn shares_of_sessions_and_churn_are_met_and_change_nothing_else() {
+        let mut profile = Profile::default();
+        let before = devices(1, 200, 1000.0, &profile);
+        profile.sessions.lasting_percent = 70;
+        profile.churn = Churn { percent: 10, every_seconds: 3.0 };
+        let plan = devices(1, 200, 1000.0, &profile);
+        let count = |is: fn(&DevicePlan) -> bool| plan.iter().filter(|device| is(device)).count();
+        assert_eq!((count(|device| device.lasting), count(|device| device.churns)), (140, 20));
+        let seeds =
+            |plan: &[DevicePlan]| plan.iter().map(|device| (device.seed, device.qos)).collect::<Vec<_>>();
+        assert_eq!(seeds(&before), seeds(&plan));
+    }
+
+    #[test]
+    fn connections_are_changed_in_every_way_around_the_average() {
+        let churn = Churn { percent: 10, every_seconds: 3.0 };
+        let mut temper = Temper::new(5);
+        let changes: Vec<_> = (0..300).filter_map(|_| temper.next_change(churn)).collect();
+        assert!(changes.iter().all(|(kept, _)| (0.6..5.4).contains(&kept.as_secs_f64())));
+        for wanted in [Change::Close, Change::Reset, Change::TakeOver] {
+            assert!(changes.iter().filter(|(_, change)| *change == wanted).count() > 60);
+        }
+        assert_eq!(temper.next_change(Churn::default()), None);
     }
 
     #[test]

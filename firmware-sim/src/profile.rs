@@ -35,6 +35,33 @@ pub struct Profile {
     pub duty: Duty,
     /// Moments at which many devices drop their connection.
     pub storm: Storm,
+    /// Sessions that outlive connections.
+    pub sessions: Sessions,
+    /// Devices that change their connection all the time.
+    pub churn: Churn,
+}
+
+/// Sessions that outlive connections. With any, or with churn, the whole fleet uses a client that leaves
+/// sessions to the devices, without TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sessions {
+    /// Share of devices whose session lasts, in percent.
+    pub lasting_percent: u8,
+    /// Whether these go on as if their session were present even where the gateway says that it is not: what
+    /// a gateway without sessions then stores twice must be noticed.
+    pub trusting: bool,
+}
+
+/// Devices that change their connection all the time: they drop it abruptly, some in the middle of a
+/// packet, or open the next one while it is still there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Churn {
+    /// Share of devices that do so, in percent.
+    pub percent: u8,
+    /// Average time that each keeps a connection, in seconds.
+    pub every_seconds: f64,
 }
 
 /// Phases of publishing and silence; the average rate stays as asked.
@@ -103,6 +130,8 @@ impl Default for Profile {
             behind_seconds_max: 5,
             duty: Duty::default(),
             storm: Storm::default(),
+            sessions: Sessions::default(),
+            churn: Churn::default(),
         }
     }
 }
@@ -119,6 +148,12 @@ impl Profile {
         toml::from_str(&text).map_err(malformed)
     }
 
+    /// Whether devices need the client that leaves sessions to them.
+    #[must_use]
+    pub const fn is_bare(&self) -> bool {
+        self.sessions.lasting_percent > 0 || self.churn.percent > 0
+    }
+
     /// Checks every value against its range.
     ///
     /// # Errors
@@ -131,6 +166,9 @@ impl Profile {
         let seconds = 0.0..=86_400.0;
         let duty = seconds.contains(&on_seconds) && (on_seconds == 0.0 || on_seconds >= 0.001);
         let storm = every_seconds == 0.0 || (1.0..=86_400.0).contains(&every_seconds);
+        let Churn { percent: changing, every_seconds: kept } = self.churn;
+        let churn = (changing == 0 && kept == 0.0) || (0.1..=86_400.0).contains(&kept);
+        let lasting = self.sessions.lasting_percent;
         let checks = [
             (
                 "payload_bytes",
@@ -169,6 +207,9 @@ impl Profile {
             ("duty.off_seconds", off_seconds.to_string(), seconds.contains(&off_seconds), "0 to 86400"),
             ("storm.every_seconds", every_seconds.to_string(), storm, "0, or 1 to 86400"),
             ("storm.percent", percent.to_string(), percent <= 100, "0 to 100"),
+            ("sessions.lasting_percent", lasting.to_string(), lasting <= 100, "0 to 100"),
+            ("churn.percent", changing.to_string(), changing <= 100, "0 to 100"),
+            ("churn.every_seconds", kept.to_string(), churn, "0.1 to 86400"),
         ];
         match checks.into_iter().find(|(_, _, fits, _)| !fits) {
             Some((key, value, _, range)) => Err(ProfileError::Range { key, value, range }),
@@ -202,6 +243,9 @@ mod tests {
         check("[storm]\nevery_seconds = 0.1", Some("storm.every_seconds"));
         check("[duty]\non_seconds = nan", Some("duty.on_seconds"));
         check("window = 0", Some("window is 0"));
+        check("[sessions]\nlasting_percent = 50\n[churn]\npercent = 10\nevery_seconds = 2", None);
+        check("[churn]\npercent = 10", Some("churn.every_seconds is 0"));
+        check("[sessions]\nlasting_percent = 101", Some("sessions.lasting_percent is 101"));
     }
 
     #[test]

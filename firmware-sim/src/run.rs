@@ -125,6 +125,9 @@ fn check(arguments: &RunArguments) -> anyhow::Result<Checked> {
         payload_bytes: profile.payload_bytes,
     };
     let target = Target::new(&arguments.target, arguments.ca_file.as_deref(), access)?;
+    if profile.is_bare() && target.is_secured() {
+        bail!("devices whose sessions last, or that change their connections, speak no TLS");
+    }
     let connection_string = first_line(arguments.readback_connection_string_file.as_deref())?;
     let ca_file = arguments.readback_ca_file.as_deref();
     let source = arguments.readback.as_ref().map(|url| Source::new(url, connection_string, ca_file));
@@ -216,6 +219,9 @@ fn account(arguments: &RunArguments, seed: u64, outcome: &Outcome) -> Report {
         kills: arguments.kills,
         reconnects: outcome.reconnects,
         skipped: outcome.skipped,
+        sessions_resumed: outcome.resumed,
+        sessions_lost: outcome.sessions_lost,
+        takeovers: outcome.takeovers,
         acked_per_second: if seconds > 0.0 { float(totals.acked) / seconds } else { 0.0 },
         ack_ms: outcome.ack_ms,
         ..Report::default()
@@ -243,6 +249,12 @@ fn complaints(outcome: &Outcome) -> Vec<String> {
     if outcome.never_connected > 0 {
         complaints
             .push(format!("{} devices never connected; last error: {last_error}", outcome.never_connected));
+    }
+    if outcome.sessions_lost > 0 {
+        complaints.push(format!(
+            "{} times the gateway did not have a session that was to last",
+            outcome.sessions_lost
+        ));
     }
     if outcome.ledger.totals().sent == 0 {
         complaints.push("nothing was sent".to_owned());

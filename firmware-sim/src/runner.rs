@@ -180,7 +180,8 @@ impl Runner {
             return Err("dropped on purpose".to_owned());
         }
         if *self.phase.borrow() == Phase::Publish {
-            self.take_due(now);
+            let Self { shared, plan, device, temper, pace, .. } = self;
+            take_due(shared, plan, (device, temper, pace), now);
         }
         while let Some(publish) = self.device.next_publish(now).map_err(|fault| fault.to_string())? {
             if !client.publish(&self.topic, publish) {
@@ -189,21 +190,6 @@ impl Runner {
             self.shared.stats.sent.fetch_add(1, Relaxed);
         }
         Ok(())
-    }
-
-    fn take_due(&mut self, now: Instant) {
-        let skipped = self.pace.catch_up(now);
-        if skipped > 0 {
-            self.shared.stats.skipped.fetch_add(skipped, Relaxed);
-        }
-        let elapsed = now.saturating_duration_since(self.shared.start).as_millis();
-        let taken_ms = self.shared.start_ms + u64::try_from(elapsed).unwrap_or_default();
-        while self.device.has_room() && self.pace.due().is_some_and(|due| due <= now) {
-            let Self { plan, temper, shared, .. } = self;
-            let bytes = shared.profile.payload_bytes;
-            self.device.take(|reading| temper.payload(&plan.id, reading, taken_ms, bytes));
-            self.pace.advance();
-        }
     }
 
     /// When the device has to act next although nothing happens on its connection.
@@ -251,6 +237,26 @@ impl Runner {
         if let End::Lost(error) = end {
             self.shared.stats.error(format!("{}: {error}", self.plan.id));
         }
+    }
+}
+
+/// Takes the readings that are due, as far as the window has room.
+pub(crate) fn take_due(
+    shared: &Shared,
+    plan: &DevicePlan,
+    (device, temper, pace): (&mut Device, &mut Temper, &mut Pace),
+    now: Instant,
+) {
+    let skipped = pace.catch_up(now);
+    if skipped > 0 {
+        shared.stats.skipped.fetch_add(skipped, Relaxed);
+    }
+    let elapsed = now.saturating_duration_since(shared.start).as_millis();
+    let taken_ms = shared.start_ms + u64::try_from(elapsed).unwrap_or_default();
+    while device.has_room() && pace.due().is_some_and(|due| due <= now) {
+        let bytes = shared.profile.payload_bytes;
+        device.take(|reading| temper.payload(&plan.id, reading, taken_ms, bytes));
+        pace.advance();
     }
 }
 

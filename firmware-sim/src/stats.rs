@@ -23,6 +23,12 @@ pub(crate) struct Stats {
     pub(crate) acked: AtomicU64,
     pub(crate) reconnects: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    /// Connections on which the gateway still had the session.
+    pub(crate) resumed: AtomicU64,
+    /// Connections on which it should have had it.
+    pub(crate) sessions_lost: AtomicU64,
+    /// Connections opened while the one before was still open.
+    pub(crate) takeovers: AtomicU64,
     times: Vec<Mutex<Histogram<u64>>>,
     last_error: Mutex<Option<String>>,
 }
@@ -50,6 +56,9 @@ impl Stats {
             acked: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            sessions_lost: AtomicU64::new(0),
+            takeovers: AtomicU64::new(0),
             times: (0..SHARDS).map(|_| Mutex::new(histogram())).collect(),
             last_error: Mutex::new(None),
         }

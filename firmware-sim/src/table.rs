@@ -20,6 +20,10 @@ pub(crate) fn table(report: &Report) -> String {
         ),
         ("reconnects", report.reconnects.to_string(), format!("{} kills of the gateway", report.kills)),
     ];
+    if report.sessions_resumed + report.sessions_lost + report.takeovers > 0 {
+        let said = format!("resumed, {} lost, {} take-overs", report.sessions_lost, report.takeovers);
+        rows.push(("sessions", report.sessions_resumed.to_string(), said));
+    }
     let ack = report.ack_ms;
     rows.push((
         "ack p50",

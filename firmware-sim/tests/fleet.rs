@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -17,26 +17,39 @@ use testkit::report::{Outcome, Report};
 /// What the endpoint stored, per device in order of arrival.
 type Stored = Arc<Mutex<HashMap<String, Vec<u64>>>>;
 
+/// What the endpoint keeps of each client from one connection to the next.
+type Sessions = Arc<Mutex<HashMap<Vec<u8>, Session>>>;
+
+#[derive(Debug, Default)]
+struct Session {
+    /// Counts the connections: an older one is not served any more.
+    connection: u64,
+    /// QoS 2 packet ids that are not released.
+    received: HashSet<[u8; 2]>,
+}
+
 /// How the endpoint misbehaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Nothing,
     /// Each connection is cut at its n-th publish: stored, but not acknowledged.
     CutAt(u64),
     /// It answers nothing but CONNECT.
     Mute,
+    /// None, and sessions last.
+    Remembers,
 }
 
 fn endpoint(fault: Fault) -> (SocketAddr, Stored) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let stored = Stored::default();
+    let (stored, sessions) = (Stored::default(), Sessions::default());
     let shared = Arc::clone(&stored);
     let serve = move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let stored = Arc::clone(&shared);
+            let (stored, sessions) = (Arc::clone(&shared), Arc::clone(&sessions));
             // A connection that ends with an error is one that was cut.
-            let connection = move || drop(serve(stream, fault, &stored));
+            let connection = move || drop(serve(stream, fault, &stored, &sessions));
             drop(thread::Builder::new().spawn(connection).unwrap());
         }
     };
@@ -44,25 +57,43 @@ fn endpoint(fault: Fault) -> (SocketAddr, Stored) {
     (address, stored)
 }
 
-fn serve(stream: TcpStream, fault: Fault, stored: &Stored) -> io::Result<()> {
+fn serve(stream: TcpStream, fault: Fault, stored: &Stored, sessions: &Sessions) -> io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     let (mut version, mut publishes) = (4, 0);
+    let (mut client, mut connection) = (Vec::new(), 0);
     loop {
         let (kind, body) = packet(&mut reader)?;
-        match kind >> 4 {
-            1 => {
-                version = body[6];
-                let connack: &[u8] = if version == 5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
-                writer.write_all(connack)?;
+        let mut sessions = sessions.lock().unwrap();
+        if kind >> 4 == 1 {
+            version = body[6];
+            client = client_of(&body, version);
+            let clean = body[7] & 2 != 0 || fault != Fault::Remembers;
+            let session = sessions.entry(client.clone()).or_default();
+            let present = u8::from(!clean && session.connection > 0);
+            session.connection += 1;
+            connection = session.connection;
+            if clean {
+                session.received.clear();
             }
+            let connack = [0x20, 3, present, 0, 0];
+            let length = if version == 5 { 3 } else { 2 };
+            writer.write_all(&[&[0x20, length], &connack[2..2 + usize::from(length)]].concat())?;
+            continue;
+        }
+        let session = sessions.get_mut(&client).filter(|session| session.connection == connection);
+        let Some(session) = session else { return Ok(()) };
+        match kind >> 4 {
             3 => {
-                let (qos, pkid) = store(kind, &body, version, stored);
+                let (qos, pkid, reading) = read(kind, &body, version);
+                if qos != 2 || session.received.insert(pkid) {
+                    stored.lock().unwrap().entry(reading.device).or_default().push(reading.reading);
+                }
                 publishes += 1;
                 match fault {
                     Fault::CutAt(limit) if publishes == limit => return Ok(()),
                     Fault::Mute => continue,
-                    Fault::CutAt(_) | Fault::Nothing => {}
+                    Fault::CutAt(_) | Fault::Nothing | Fault::Remembers => {}
                 }
                 match qos {
                     1 => writer.write_all(&[0x40, 2, pkid[0], pkid[1]])?,
@@ -70,7 +101,10 @@ fn serve(stream: TcpStream, fault: Fault, stored: &Stored) -> io::Result<()> {
                     _ => {}
                 }
             }
-            6 => writer.write_all(&[0x70, 2, body[0], body[1]])?,
+            6 => {
+                session.received.remove(&[body[0], body[1]]);
+                writer.write_all(&[0x70, 2, body[0], body[1]])?;
+            }
             12 => writer.write_all(&[0xd0, 0])?,
             _ => return Ok(()),
         }
@@ -95,7 +129,15 @@ fn packet(reader: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((kind, body))
 }
 
-fn store(kind: u8, body: &[u8], version: u8, stored: &Stored) -> (u8, [u8; 2]) {
+/// The client id in a CONNECT.
+fn client_of(body: &[u8], version: u8) -> Vec<u8> {
+    // Properties of the fleet are shorter than 128 bytes.
+    let at = if version == 5 { 11 + usize::from(body[10]) } else { 10 };
+    let length = usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
+    body[at + 2..at + 2 + length].to_vec()
+}
+
+fn read(kind: u8, body: &[u8], version: u8) -> (u8, [u8; 2], Reading) {
     let qos = (kind >> 1) & 3;
     let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
     let topic = String::from_utf8(body[2..topic_end].to_vec()).unwrap();
@@ -111,8 +153,7 @@ fn store(kind: u8, body: &[u8], version: u8, stored: &Stored) -> (u8, [u8; 2]) {
     }
     let reading: Reading = serde_json::from_slice(&body[at..]).unwrap();
     assert_eq!(topic, format!("devices/{}/telemetry", reading.device));
-    stored.lock().unwrap().entry(reading.device).or_default().push(reading.reading);
-    (qos, pkid)
+    (qos, pkid, reading)
 }
 
 fn run_fleet(address: SocketAddr, arguments: &str) -> Report {
@@ -174,6 +215,44 @@ fn storms_drop_connections_and_the_fleet_recovers() {
     assert_eq!(report.verdict, Outcome::Pass, "{report:?}");
     assert!(report.reconnects >= 5, "{report:?}");
     assert_eq!(check_order(&stored), report.sent);
+}
+
+/// A fleet of which every device lasts and changes its connection all the time.
+fn run_churn(address: SocketAddr, more: &str) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    let profile = directory.path().join("profile.toml");
+    let text =
+        format!("[sessions]\nlasting_percent = 100\n{more}[churn]\npercent = 100\nevery_seconds = 0.15\n");
+    std::fs::write(&profile, text).unwrap();
+    let shares = "--qos0 0 --qos1 0 --qos2 100";
+    let profile = profile.display();
+    run_fleet(address, &format!("--devices 30 --rate 6000 --seconds 2 {shares} --profile {profile}"))
+}
+
+fn repeats(stored: &Stored) -> usize {
+    let stored = stored.lock().unwrap();
+    stored.values().map(|readings| readings.len() - readings.iter().collect::<HashSet<_>>().len()).sum()
+}
+
+#[test]
+fn sessions_that_last_go_on_across_every_change_of_connection() {
+    let (address, stored) = endpoint(Fault::Remembers);
+    let report = run_churn(address, "");
+    assert_eq!(report.verdict, Outcome::Pass, "{report:?}");
+    assert!(report.reconnects > 100 && report.takeovers > 30, "{report:?}");
+    assert_eq!((report.sessions_resumed, report.sessions_lost), (report.reconnects, 0));
+    assert_eq!((report.unacked, report.acked), (0, report.sent), "{report:?}");
+    assert_eq!(check_order(&stored), report.sent);
+    assert_eq!(repeats(&stored), 0, "QoS 2 is once only");
+}
+
+#[test]
+fn an_endpoint_that_forgets_sessions_fails_the_run() {
+    let (address, stored) = endpoint(Fault::Nothing);
+    let report = run_churn(address, "trusting = true\n");
+    assert_eq!(report.verdict, Outcome::Fail, "{report:?}");
+    assert_eq!((report.sessions_resumed, report.sessions_lost), (0, report.reconnects));
+    assert!(repeats(&stored) > 0, "what is sent again is stored again");
 }
 
 #[test]

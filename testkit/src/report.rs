@@ -38,6 +38,15 @@ pub struct Report {
     pub refused: u64,
     /// Readings that came due while the device was too far behind, and were not taken.
     pub skipped: u64,
+    /// Connections on which the gateway still had a session that was to last.
+    #[serde(default)]
+    pub sessions_resumed: u64,
+    /// Connections on which it should have had it and had not.
+    #[serde(default)]
+    pub sessions_lost: u64,
+    /// Connections opened while the one before was still open.
+    #[serde(default)]
+    pub takeovers: u64,
     /// QoS 0 readings sent.
     pub qos0_sent: u64,
     /// Records read back from the cloud; absent without a read-back.

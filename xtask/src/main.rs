@@ -145,16 +145,29 @@ mod tests {
     #[test]
     fn an_outage_lasts_two_minutes_with_the_stand_in_unless_told_otherwise() {
         let outage = |line: &str| match parse(line).unwrap().command {
-            Command::Drill(drill) => drill.outage,
+            Command::Drill(drill) => (drill.scale.minutes, drill.outage),
             _ => panic!("not a drill"),
         };
-        let plain = outage("xtask drill outage");
-        assert_eq!((plain.minutes, plain.broker), (2, drill::outage::BrokerKind::Sim));
+        let (minutes, plain) = outage("xtask drill outage");
+        assert_eq!((minutes, plain.broker), (None, drill::outage::BrokerKind::Sim));
+        assert_eq!((plain.devices, plain.rate, drill::outage::Options::MINUTES), (60, 1500, 2));
         let line = "xtask drill outage --minutes 9 --broker kafka --format packed --catch-up live-first --no-tail-read";
-        let other = outage(line);
-        assert_eq!((other.minutes, other.broker), (9, drill::outage::BrokerKind::Kafka));
+        let (minutes, other) = outage(line);
+        assert_eq!((minutes, other.broker), (Some(9), drill::outage::BrokerKind::Kafka));
         assert!(other.no_tail_read && other.format == drill::outage::Format::Packed);
         assert!(other.catch_up == drill::outage::CatchUp::LiveFirst);
+    }
+
+    #[test]
+    fn a_reconnect_drill_takes_a_share_and_kills() {
+        let reconnect = |line: &str| match parse(line).unwrap().command {
+            Command::Drill(drill) => (drill.scale.devices, drill.reconnect.share, drill.reconnect.kill),
+            _ => panic!("not a drill"),
+        };
+        assert_eq!(reconnect("xtask drill reconnect"), (None, 10, 0));
+        let line = "xtask drill reconnect --devices 500 --share 25% --minutes 1 --seed 3 --kill 2";
+        assert_eq!(reconnect(line), (Some(500), 25, 2));
+        assert!(parse("xtask drill reconnect --share 101%").is_err());
     }
 
     #[test]

@@ -13,6 +13,12 @@
 //! again **in its place**, so the device sends all of them in order before anything new: that is what
 //! keeps first occurrences in order. Nothing is left to the client's own memory of a session.
 //!
+//! A session that lasts keeps its exchanges: [`Device::interrupted`] instead of
+//! [`Device::disconnected`], and [`Device::resumed`] with the next connection. What was on its way is sent
+//! again under its own packet id, with DUP, and PUBREL where PUBREC had come. A QoS 2 reading sent again
+//! that way is still the same publish, so the account does not count it: stored twice it would be
+//! unexpected. At QoS 1 it counts, since there nobody promises once only.
+//!
 //! A reading that an MQTT 5 gateway refuses (reason 0x80 and above) is given up: sending it later
 //! would put it behind its successors.
 
@@ -31,7 +37,25 @@ pub struct Device {
     connected: bool,
     window: VecDeque<Flight>,
     taken: u64,
+    /// The packet id given out last by [`Device::next_send`].
+    pkid: u16,
     ledger: DeviceLedger,
+}
+
+/// A packet to write now, for a connection that leaves packet ids to the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Send {
+    /// PUBLISH under this packet id (0 for QoS 0), with DUP if it is sent `again`.
+    Publish {
+        /// What to publish.
+        publish: Publish,
+        /// Its packet id.
+        pkid: u16,
+        /// Whether it was sent under this id before.
+        again: bool,
+    },
+    /// PUBREL.
+    Release(u16),
 }
 
 /// A publish to hand to the connection now.
@@ -87,6 +111,10 @@ enum State {
     Flying(u16, Instant),
     /// QoS 2: PUBREC came, PUBCOMP is outstanding.
     Received(u16),
+    /// QoS 2: PUBREC came and PUBREL is to be sent, for the first time or again.
+    Releasing(u16),
+    /// Was on the wire of an earlier connection of this session.
+    Interrupted(u16),
     /// Answered, behind an older one that is not.
     Done,
 }
@@ -101,6 +129,7 @@ impl Device {
             connected: false,
             window: VecDeque::new(),
             taken: 0,
+            pkid: 0,
             ledger: DeviceLedger::new(qos),
         }
     }
@@ -139,13 +168,97 @@ impl Device {
         self.window.retain_mut(|flight| match flight.state {
             State::Due => true,
             // PUBREC was an acknowledgement; the rest of the exchange died with the session.
-            State::Received(_) | State::Done => false,
-            State::Requested(_) | State::Flying(..) if qos0 => false,
-            State::Requested(_) | State::Flying(..) => {
+            State::Received(_) | State::Releasing(_) | State::Done => false,
+            State::Requested(_) | State::Flying(..) | State::Interrupted(_) if qos0 => false,
+            State::Requested(_) | State::Flying(..) | State::Interrupted(_) => {
                 flight.state = State::Due;
                 true
             }
         });
+    }
+
+    /// The connection is gone and its session may last.
+    pub fn interrupted(&mut self) {
+        self.connected = false;
+        for flight in &mut self.window {
+            flight.state = match flight.state {
+                State::Flying(pkid, _) => State::Interrupted(pkid),
+                State::Received(pkid) => State::Releasing(pkid),
+                state => state,
+            };
+        }
+    }
+
+    /// A new connection is up, after [`Device::connected`]; `present`: its session is the one that was interrupted.
+    pub fn resumed(&mut self, present: bool) {
+        if !present {
+            self.disconnected();
+            self.connected = true;
+            self.shorten();
+        }
+    }
+
+    /// The next packet to write, for a connection that leaves packet ids to the device.
+    ///
+    /// # Errors
+    /// Never in practice: readings leave the window in order.
+    pub fn next_send(&mut self, now: Instant) -> Result<Option<Send>, Fault> {
+        let open = if self.connected { self.allowed } else { 0 };
+        let waits = |flight: &Flight| {
+            matches!(flight.state, State::Due | State::Interrupted(_) | State::Releasing(_))
+        };
+        let Some(place) = self.window.iter().take(open).position(waits) else { return Ok(None) };
+        let qos = self.ledger.qos();
+        let fresh = if qos == Qos::AtMostOnce { 0 } else { self.fresh_pkid() };
+        let Some(flight) = self.window.get_mut(place) else { return Ok(None) };
+        let (pkid, again) = match flight.state {
+            State::Releasing(pkid) => {
+                flight.state = State::Received(pkid);
+                return Ok(Some(Send::Release(pkid)));
+            }
+            State::Interrupted(pkid) => (pkid, true),
+            _ => (fresh, false),
+        };
+        if !again || qos != Qos::ExactlyOnce {
+            self.ledger.published(flight.reading)?;
+        }
+        flight.state = if pkid == 0 { State::Done } else { State::Flying(pkid, now) };
+        let publish = Publish { reading: flight.reading, payload: flight.payload.clone(), qos };
+        if !again && pkid != 0 {
+            self.pkid = pkid;
+        }
+        self.shorten();
+        Ok(Some(Send::Publish { publish, pkid, again }))
+    }
+
+    /// The next packet id that no exchange uses.
+    fn fresh_pkid(&self) -> u16 {
+        let used = |pkid: u16| {
+            self.window.iter().any(|flight| match flight.state {
+                State::Flying(id, _)
+                | State::Received(id)
+                | State::Releasing(id)
+                | State::Interrupted(id) => id == pkid,
+                State::Due | State::Requested(_) | State::Done => false,
+            })
+        };
+        let mut pkid = self.pkid;
+        loop {
+            pkid = pkid.checked_add(1).unwrap_or(1);
+            if !used(pkid) {
+                return pkid;
+            }
+        }
+    }
+
+    /// QoS 2: PUBREC is to be answered; the next [`Device::next_send`] gives PUBREL.
+    ///
+    /// # Errors
+    /// When no PUBREC came for this packet id.
+    pub fn release(&mut self, pkid: u16) -> Result<(), Fault> {
+        let flight = self.window.iter_mut().find(|flight| flight.state == State::Received(pkid));
+        flight.ok_or(Fault::Unsolicited(pkid))?.state = State::Releasing(pkid);
+        Ok(())
     }
 
     /// The next publish to hand over, oldest first; `None` when the window is full or nothing is due.

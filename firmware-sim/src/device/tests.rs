@@ -187,3 +187,89 @@ proptest! {
         }
     }
 }
+
+/// Writes what waits: `(packet id, reading, DUP)`, or `(packet id, 0, false)` for PUBREL.
+fn sends(device: &mut Device) -> Vec<(u16, u64, bool)> {
+    let mut sent = Vec::new();
+    while let Some(send) = device.next_send(Instant::now()).unwrap() {
+        sent.push(match send {
+            Send::Publish { publish, pkid, again } => (pkid, publish.reading, again),
+            Send::Release(pkid) => (pkid, 0, false),
+        });
+    }
+    sent
+}
+
+fn take(device: &mut Device, count: usize) {
+    (0..count).for_each(|_| device.take(|reading| reading.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn a_session_that_lasts_goes_on_where_it_was_interrupted() {
+    let mut device = device(Qos::ExactlyOnce, 8);
+    take(&mut device, 3);
+    assert_eq!(sends(&mut device), [(1, 1, false), (2, 2, false), (3, 3, false)]);
+    device.pubrec(1, true, Instant::now()).unwrap();
+    device.release(1).unwrap();
+    assert_eq!(sends(&mut device), [(1, 0, false)]);
+    device.pubrec(2, true, Instant::now()).unwrap();
+    device.interrupted();
+    take(&mut device, 1);
+    assert_eq!(sends(&mut device), [], "nothing is written without a connection");
+    device.connected(None);
+    device.resumed(true);
+    assert_eq!(sends(&mut device), [(1, 0, false), (2, 0, false), (3, 3, true), (4, 4, false)]);
+    for pkid in [1, 2] {
+        device.pubcomp(pkid).unwrap();
+    }
+    device.pubrec(3, true, Instant::now()).unwrap();
+    let ledger = device.into_ledger();
+    assert_eq!([1, 2, 3, 4].map(|reading| ledger.publishes(reading)), [1; 4], "each is one publish");
+    assert_eq!(ledger.totals().acked, 3);
+}
+
+#[test]
+fn a_session_that_is_gone_is_begun_anew() {
+    let mut device = device(Qos::ExactlyOnce, 8);
+    take(&mut device, 2);
+    sends(&mut device);
+    device.pubrec(1, true, Instant::now()).unwrap();
+    device.interrupted();
+    device.connected(None);
+    device.resumed(false);
+    assert_eq!(sends(&mut device), [(3, 2, false)]);
+    let ledger = device.into_ledger();
+    assert_eq!([1, 2].map(|reading| ledger.publishes(reading)), [1, 2]);
+}
+
+#[test]
+fn at_qos_1_a_repeat_counts_as_a_publish() {
+    let mut device = device(Qos::AtLeastOnce, 8);
+    take(&mut device, 1);
+    sends(&mut device);
+    device.interrupted();
+    device.connected(None);
+    device.resumed(true);
+    assert_eq!(sends(&mut device), [(1, 1, true)]);
+    assert_eq!(device.into_ledger().publishes(1), 2);
+}
+
+#[test]
+fn at_qos_0_nothing_has_a_packet_id_and_nothing_is_sent_again() {
+    let mut device = device(Qos::AtMostOnce, 8);
+    take(&mut device, 2);
+    assert_eq!(sends(&mut device), [(0, 1, false), (0, 2, false)]);
+    device.interrupted();
+    assert!(device.is_idle());
+}
+
+#[test]
+fn a_packet_id_in_use_is_not_given_out_again() {
+    let mut device = device(Qos::AtLeastOnce, 3);
+    take(&mut device, 1);
+    assert_eq!(sends(&mut device), [(1, 1, false)]);
+    // All others were used meanwhile.
+    device.pkid = u16::MAX;
+    take(&mut device, 1);
+    assert_eq!(sends(&mut device), [(2, 2, false)]);
+}

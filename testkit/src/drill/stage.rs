@@ -92,6 +92,8 @@ pub struct Scene<'a> {
     pub config: Config,
     /// What the fleet does.
     pub load: Load,
+    /// Further lines of the fleet's profile, after those that the load makes.
+    pub profile: &'a str,
     /// How long it does so unless the drill ends before.
     pub publish_for: Duration,
     /// Longest time after publishing for the fleet to drain, read back and judge.
@@ -166,6 +168,7 @@ impl Stage {
             secured: false,
             config,
             load,
+            profile: "",
             publish_for: PUBLISH_FOR,
             judge_within: JUDGE_WITHIN,
             with_events: false,
@@ -377,10 +380,10 @@ fn is_killed(status: ExitStatus) -> bool {
 }
 
 fn start_fleet(scene: &Scene<'_>, mqtt: &str, kafka: &str) -> Result<Process, StageError> {
-    let Scene { folder, topic, load, publish_for, allow, .. } = scene;
+    let Scene { folder, topic, load, publish_for, allow, profile: more, .. } = scene;
     let profile = folder.join("profile.toml");
     // One reading in flight per device and bytes of history would hide reordering; 32 show it.
-    let text = format!("payload_bytes = {}\nwindow = 32\n", load.payload_bytes);
+    let text = format!("payload_bytes = {}\nwindow = 32\n{more}", load.payload_bytes);
     fs::write(&profile, text).map_err(|source| StageError::File { path: profile.clone(), source })?;
     let mut command = Command::new(process::find("firmware-sim")?);
     command.args(["run", "--progress", "none", "--qos0", "0", "--qos2", "50", "--v5", "50"]);

@@ -6,9 +6,10 @@ mod episode;
 pub(crate) mod metrics;
 pub(crate) mod outage;
 mod plan;
+pub(crate) mod reconnect;
 pub(crate) mod tally;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,7 +38,30 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) only: Option<u32>,
     #[command(flatten)]
+    pub(crate) scale: Scale,
+    #[command(flatten)]
     pub(crate) outage: outage::Options,
+    #[command(flatten)]
+    pub(crate) reconnect: reconnect::Options,
+}
+
+/// The size of a drill that lasts.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Outage and reconnect")]
+pub(crate) struct Scale {
+    /// How long the troubles go on; 2 in an outage, 5 in a reconnect drill
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub(crate) minutes: Option<u32>,
+    /// How many devices; 60 in an outage, 10000 in a reconnect drill
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    pub(crate) devices: Option<u32>,
+    /// Messages per second of all devices; 1500 in an outage, 2000 in a reconnect drill
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10..=200_000))]
+    pub(crate) rate: Option<u32>,
+    /// Where the JSON report goes; `outage-report.json` or `reconnect-report.json` in the target folder unless
+    /// said otherwise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +74,8 @@ pub(crate) enum Kind {
     DiskFull,
     /// The cloud goes away, refuses, forgets and comes back, and the gateway is killed meanwhile
     Outage,
+    /// Devices change their connections all the time: closed, reset, taken over; sessions last, or not
+    Reconnect,
 }
 
 /// Makes sure of the packages, builds, and drills.
@@ -57,7 +83,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(Need::Build)?;
     let mut cargo = Cargo::new()?;
     cargo.build()?;
-    let minutes = Duration::from_mins(arguments.outage.minutes.into());
+    let minutes = match arguments.kind {
+        Kind::Reconnect => reconnect::Options::MINUTES,
+        _ => outage::Options::MINUTES,
+    };
+    let minutes = Duration::from_mins(arguments.scale.minutes.unwrap_or(minutes).into());
     drill(arguments, minutes, &cargo)
 }
 
@@ -66,25 +96,39 @@ pub(crate) fn short(cargo: &Cargo) -> Result<()> {
     for kind in [Kind::PowerCut, Kind::Crash, Kind::DiskFull] {
         drill(&arguments(kind), Duration::ZERO, cargo)?;
     }
-    drill(&arguments(Kind::Outage), OUTAGE_IN_CI, cargo)
+    drill(&arguments(Kind::Outage), LASTS_IN_CI, cargo)?;
+    let scale = Scale { devices: Some(300), ..Scale::default() };
+    let reconnect = reconnect::Options { kill: 2, ..reconnect::Options::default() };
+    drill(&Arguments { scale, reconnect, ..arguments(Kind::Reconnect) }, LASTS_IN_CI, cargo)
 }
 
-/// How long the troubles of an outage go on in `ci`.
-const OUTAGE_IN_CI: Duration = Duration::from_secs(25);
+/// How long the troubles of an outage or of a reconnect drill go on in `ci`.
+const LASTS_IN_CI: Duration = Duration::from_secs(25);
 
 fn arguments(kind: Kind) -> Arguments {
-    Arguments { kind, episodes: 4, seed: None, only: None, outage: outage::Options::default() }
+    Arguments {
+        kind,
+        episodes: 4,
+        seed: None,
+        only: None,
+        scale: Scale::default(),
+        outage: outage::Options::default(),
+        reconnect: reconnect::Options::default(),
+    }
 }
 
 /// Drills in a folder of its own, which is removed unless something failed.
-fn drill(arguments: &Arguments, outage: Duration, cargo: &Cargo) -> Result<()> {
+fn drill(arguments: &Arguments, lasts: Duration, cargo: &Cargo) -> Result<()> {
     let seed = arguments.seed.map_or_else(seed_of_the_clock, Ok)?;
     // Beside the build and not in /tmp, which may be memory: a sync there would prove nothing.
     let folder = tempfile::Builder::new().prefix("drill-").tempdir_in(cargo.target());
     let folder = folder.context("no folder for the drill's data")?;
     let outcome = match arguments.kind {
         Kind::DiskFull => disk_full::run(folder.path(), seed),
-        Kind::Outage => outage::run(&arguments.outage, outage, seed, folder.path()),
+        Kind::Outage => {
+            outage::run(&arguments.outage.clone().scaled(&arguments.scale), lasts, seed, folder.path())
+        }
+        Kind::Reconnect => reconnect::run(arguments.reconnect, &arguments.scale, lasts, seed, folder.path()),
         kind => episodes(kind, arguments, seed, folder.path()),
     };
     match outcome {

@@ -154,6 +154,7 @@ fn play(scenario: &Scenario, folder: &Path, broker: Broker, seed: u64) -> Result
             payload_bytes: 250,
             give_up_after: Duration::from_secs(45),
         },
+        profile: "",
         publish_for: PATIENCE * 3,
         judge_within: JUDGE_WITHIN,
         with_events: scenario.buried,

@@ -11,15 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use super::Scale;
 use crate::say;
 use crate::signals;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Outage")]
 pub(crate) struct Options {
-    /// How long the troubles go on
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10_080))]
-    pub(crate) minutes: u32,
     /// What stands for Event Hubs: the stand-in, with faults on order, or a real Apache Kafka that is killed
     #[arg(long, value_enum, default_value_t = BrokerKind::Sim)]
     pub(crate) broker: BrokerKind,
@@ -32,14 +30,14 @@ pub(crate) struct Options {
     /// Let the gateway send again without looking at what had arrived, and count what is there twice
     #[arg(long)]
     pub(crate) no_tail_read: bool,
-    /// How many devices
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// How many devices.
+    #[arg(skip = 60_u32)]
     pub(crate) devices: u32,
-    /// Messages per second of all devices
-    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(10..=200_000))]
+    /// Messages per second of all devices.
+    #[arg(skip = 1500_u32)]
     pub(crate) rate: u32,
-    /// Where the JSON report goes; `outage-report.json` in the target folder unless said otherwise
-    #[arg(long, value_name = "FILE")]
+    /// Where the JSON report goes; `outage-report.json` in the target folder unless said otherwise.
+    #[arg(skip)]
     pub(crate) report: Option<PathBuf>,
 }
 
@@ -64,7 +62,6 @@ pub(crate) enum CatchUp {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            minutes: 2,
             broker: BrokerKind::Sim,
             format: Format::PerMessage,
             catch_up: CatchUp::InOrder,
@@ -77,6 +74,19 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How long the troubles go on unless said otherwise, in minutes.
+    pub(crate) const MINUTES: u32 = 2;
+
+    /// The same with what the command line says about the fleet.
+    pub(super) fn scaled(self, scale: &Scale) -> Self {
+        Self {
+            devices: scale.devices.unwrap_or(self.devices),
+            rate: scale.rate.unwrap_or(self.rate),
+            report: scale.report.clone().or(self.report),
+            ..self
+        }
+    }
+
     /// Whether nothing may arrive twice.
     fn strict(&self) -> bool {
         !self.no_tail_read

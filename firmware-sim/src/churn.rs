@@ -1,0 +1,249 @@
+//! The loop of a device that keeps its session itself, and may change its connection all the time.
+//!
+//! Where [`crate::runner`] drops everything with a connection, this one goes on: exchanges of a session
+//! that lasts are resumed on the next connection from the device's own window. Connections end
+//! abruptly, some in the middle of a packet; in a take-over the next one is opened while the last one
+//! is still open and nobody reads it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::bare::{Accepted, Link};
+use crate::device::{Answer, Device, Send};
+use crate::fleet::Phase;
+use crate::link::Signal;
+use crate::pace::Pace;
+use crate::plan::{Change, DevicePlan, Temper};
+use crate::runner::{Finished, Shared, take_due};
+
+/// A moment that never comes during a run.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// One device at work.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    index: usize,
+    plan: DevicePlan,
+    topic: String,
+    device: Device,
+    temper: Temper,
+    pace: Pace,
+    /// When and how the connection is given up.
+    next_change: Option<(Instant, Change)>,
+    ever_connected: bool,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The device has nothing left to do, or must stop now.
+    Finished,
+    /// It gives the connection up.
+    Changed(Change),
+    /// The connection was lost.
+    Lost(String),
+}
+
+impl Runner {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        phase: watch::Receiver<Phase>,
+        index: usize,
+        plan: DevicePlan,
+    ) -> Self {
+        let profile = &shared.profile;
+        let begin = shared.start + plan.connect_after;
+        let behind_max = Duration::from_secs(u64::from(profile.behind_seconds_max));
+        let pace = Pace::new(begin, shared.end, plan.phase, plan.period, profile.duty, behind_max);
+        Self {
+            phase,
+            index,
+            topic: format!("devices/{}/telemetry", plan.id),
+            device: Device::new(plan.qos, profile.window),
+            temper: Temper::new(plan.seed),
+            pace,
+            next_change: None,
+            plan,
+            shared,
+            ever_connected: false,
+        }
+    }
+
+    /// Runs the device until it is drained or told to stop.
+    pub(crate) async fn run(mut self) -> Finished {
+        let mut wake = self.shared.start + self.plan.connect_after;
+        // The connection that is to be taken over.
+        let mut open: Option<Link> = None;
+        while !self.rest_until(wake).await {
+            let DevicePlan { id, v5, lasting, .. } = &self.plan;
+            let opened = Link::open(&self.shared.target, id, *v5, *lasting).await;
+            let taken_over = open.take().is_some();
+            let (mut link, accepted) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.failed(&error);
+                    wake = Instant::now() + self.temper.backoff();
+                    continue;
+                }
+            };
+            self.connected(accepted, taken_over);
+            let end = self.session(&mut link).await;
+            self.shared.stats.connected.fetch_sub(1, Relaxed);
+            self.ended();
+            wake = Instant::now();
+            match end {
+                End::Finished => {
+                    link.close().await;
+                    break;
+                }
+                End::Changed(Change::Close) => drop(link),
+                End::Changed(Change::Reset) => link.reset(),
+                End::Changed(Change::TakeOver) => open = Some(link),
+                End::Lost(error) => {
+                    self.failed(&error);
+                    wake += self.temper.backoff();
+                }
+            }
+        }
+        Finished { id: self.plan.id, ledger: self.device.into_ledger(), ever_connected: self.ever_connected }
+    }
+
+    /// Waits for a moment; true when the device is finished before it.
+    async fn rest_until(&mut self, wake: Instant) -> bool {
+        loop {
+            if self.finished() {
+                return true;
+            }
+            if wake <= Instant::now() {
+                return false;
+            }
+            tokio::select! {
+                () = sleep_until(wake) => return false,
+                changed = self.phase.changed() => if changed.is_err() { return true },
+            }
+        }
+    }
+
+    /// Whether nothing is left to do.
+    fn finished(&self) -> bool {
+        match *self.phase.borrow() {
+            Phase::Publish => self.pace.due().is_none() && self.device.is_idle(),
+            Phase::Drain => self.device.is_idle(),
+            Phase::Stop => true,
+        }
+    }
+
+    fn connected(&mut self, accepted: Accepted, taken_over: bool) {
+        let stats = &self.shared.stats;
+        stats.connected.fetch_add(1, Relaxed);
+        stats.takeovers.fetch_add(u64::from(taken_over), Relaxed);
+        let present = accepted.session_present;
+        if self.ever_connected {
+            stats.reconnects.fetch_add(1, Relaxed);
+            stats.resumed.fetch_add(u64::from(present && self.plan.lasting), Relaxed);
+            stats.sessions_lost.fetch_add(u64::from(!present && self.plan.lasting), Relaxed);
+        }
+        let trusting = self.ever_connected && self.plan.lasting && self.shared.profile.sessions.trusting;
+        self.ever_connected = true;
+        self.device.connected(accepted.receive_max);
+        self.device.resumed(present || trusting);
+        let change = if self.plan.churns { self.temper.next_change(self.shared.profile.churn) } else { None };
+        self.next_change = change.map(|(kept, change)| (Instant::now() + kept, change));
+    }
+
+    /// One connection, from CONNACK to its end.
+    async fn session(&mut self, link: &mut Link) -> End {
+        loop {
+            if self.finished() {
+                return End::Finished;
+            }
+            match self.step(link) {
+                Err(error) => return End::Lost(error),
+                Ok(Some(change)) => return End::Changed(change),
+                Ok(None) => {}
+            }
+            let wake = self.wake().min(link.ping_due());
+            tokio::select! {
+                signal = link.next() => {
+                    if let Err(error) = signal.and_then(|signal| self.signal(signal)) {
+                        return End::Lost(error);
+                    }
+                }
+                () = sleep_until(wake) => {}
+                changed = self.phase.changed() => if changed.is_err() { return End::Finished },
+            }
+        }
+    }
+
+    /// Takes what is due and writes what fits; says when it is time to change the connection.
+    fn step(&mut self, link: &mut Link) -> Result<Option<Change>, String> {
+        let now = Instant::now();
+        if *self.phase.borrow() == Phase::Publish {
+            let Self { shared, plan, device, temper, pace, .. } = self;
+            take_due(shared, plan, (device, temper, pace), now);
+        }
+        while let Some(send) = self.device.next_send(now).map_err(|fault| fault.to_string())? {
+            match send {
+                Send::Publish { publish, pkid, again } => {
+                    link.publish(&self.topic, publish, pkid, again)?;
+                    self.shared.stats.sent.fetch_add(1, Relaxed);
+                }
+                Send::Release(pkid) => link.release(pkid)?,
+            }
+        }
+        if link.ping_due() <= now {
+            link.ping()?;
+        }
+        // After the packets of this moment were put down, so that some are cut in the middle.
+        Ok(self.next_change.filter(|(at, _)| *at <= now).map(|(_, change)| change))
+    }
+
+    /// When the device has to act next although nothing happens on its connection.
+    fn wake(&self) -> Instant {
+        let never = Instant::now() + NEVER;
+        let publishing = *self.phase.borrow() == Phase::Publish && self.device.has_room();
+        let due = self.pace.due().filter(|_| publishing).unwrap_or(never);
+        due.min(self.next_change.map_or(never, |(at, _)| at))
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), String> {
+        let now = Instant::now();
+        let answer = match signal {
+            Signal::Acked { pkid, accepted } => self.device.puback(pkid, accepted, now),
+            Signal::Received { pkid, accepted } => {
+                let answer = self.device.pubrec(pkid, accepted, now);
+                answer.and_then(|answer| {
+                    if accepted { self.device.release(pkid).map(|()| answer) } else { Ok(answer) }
+                })
+            }
+            Signal::Completed(pkid) => self.device.pubcomp(pkid),
+            Signal::Connected { .. } | Signal::Sent(_) | Signal::Disconnected | Signal::Other => {
+                return Ok(());
+            }
+        };
+        if let Answer::Acked(time) = answer.map_err(|fault| fault.to_string())? {
+            self.temper.settled();
+            self.shared.stats.ack(self.index, time);
+        }
+        Ok(())
+    }
+
+    /// The connection is over; the session, if it lasts, is not.
+    fn ended(&mut self) {
+        if self.plan.lasting {
+            self.device.interrupted();
+        } else {
+            self.device.disconnected();
+        }
+    }
+
+    fn failed(&self, error: &str) {
+        self.shared.stats.error(format!("{}: {error}", self.plan.id));
+    }
+}
