@@ -520,7 +520,7 @@ impl Connection {
         .await;
         let settled = self.settle().await;
         let received = settled.is_ok().then(|| self.protocol.take_received());
-        self.seat.give_back(received, end.publishes_will());
+        self.seat.give_back(received);
         let Self { seat, mut stream, protocol, .. } = *self;
         drop(seat);
         if protocol.version() == Version::V5 && end.reason().is_some() && end != End::Stopping {

@@ -189,11 +189,6 @@ impl End {
             Self::CommitFailed => Some(Reason::Implementation),
         }
     }
-
-    /// Whether the will is due. A gateway that stops says nothing about its devices.
-    pub(super) const fn publishes_will(self) -> bool {
-        !matches!(self, Self::Client | Self::Stopping)
-    }
 }
 
 #[cfg(test)]

@@ -65,30 +65,24 @@ impl Shared {
         let before = session.attach(link, terms, expiry_seconds, will);
         self.keeper.forget(session.number(), before.ends_at_ms, before.will_due_ms);
         let mut ops = StateOps::default();
-        if expiry_seconds > 0 {
-            session.record(&mut ops);
-        } else if present {
+        if expiry_seconds == 0 && present {
             self.count_lasting(&session, false);
             session.forget(&received, &mut ops);
         }
+        session.record(&mut ops);
         self.submit_relaxed(&ops);
         Ok(Opened { session, present, received })
     }
 
     /// A connection is gone. `received`: what it had open of QoS 2, if it is sure of that.
-    pub(super) fn close_session(
-        &self,
-        session: &Arc<Session>,
-        link: &Arc<Link>,
-        received: Option<Vec<u16>>,
-        publishes_will: bool,
-    ) {
+    ///
+    /// When the gateway stops, wills stay in the store: they are published after the next start, as if
+    /// the connection had been lost then (MQTT 5, section 3.1.2.5).
+    pub(super) fn close_session(&self, session: &Arc<Session>, link: &Arc<Link>, received: Option<Vec<u16>>) {
         let now_ms = self.now_ms();
-        if !publishes_will {
-            drop(session.take_will());
-        }
-        let (will, will_at) = session.will_due(now_ms);
-        let lasts = session.is_lasting();
+        let stopping = self.is_stopping();
+        let (will, will_at) = if stopping { (None, None) } else { session.will_due(now_ms) };
+        let lasts = session.is_lasting() || (stopping && session.has_will());
         let known = received.clone();
         if !session.detach(link, received, now_ms) {
             return;

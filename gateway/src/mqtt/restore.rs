@@ -104,9 +104,10 @@ impl Found {
         let longest = now_ms.saturating_add(u64::from(record.expiry_seconds) * 1000);
         let ends_at = record.ends_at_ms.filter(|at| clock::plausible(*at) && clock::plausible(now_ms));
         let ends_at = ends_at.map_or(longest, |at| at.min(longest));
+        // Of a client that was connected: its delay, which begins now.
         let will = record.will.as_ref().map(|will| match clock::plausible(will.due_ms) {
             true => will.due_ms.min(ends_at),
-            false => now_ms,
+            false => now_ms.saturating_add(will.due_ms).min(ends_at),
         });
         let session = Arc::new(Session::restored(number, record, ends_at, will));
         self.wills.extend(will.map(|due| (Arc::clone(&session), due)));

@@ -262,6 +262,10 @@ impl Session {
         state.will.take()
     }
 
+    pub(super) fn has_will(&self) -> bool {
+        self.state.lock().will.is_some()
+    }
+
     /// The connection ended without a goodbye. Returns the will if it is due at once, else when it is
     /// due: after its delay or at the session's end, whichever is first ([MQTT-3.1.3-9]).
     pub(super) fn will_due(&self, now_ms: u64) -> (Option<Box<Will>>, Option<u64>) {
@@ -470,10 +474,10 @@ impl Session {
 
     // --- the store ---
 
-    /// Writes its record to `ops`, if it lasts.
+    /// Writes its record to `ops`, if a restart has to know of it: it lasts, or has a will.
     pub(super) fn record(&self, ops: &mut StateOps) {
         let mut state = self.state.lock();
-        if !state.lasting || state.ended {
+        if state.ended || !(state.lasting || state.will.is_some()) {
             return;
         }
         state.in_store = true;
@@ -484,10 +488,10 @@ impl Session {
             expiry_seconds: state.expiry_seconds,
             ends_at_ms: state.ends_at_ms,
             subscriptions: state.subscriptions.iter().map(record_of).collect(),
-            will: match (&state.will, state.will_due_ms) {
-                (Some(will), Some(due_ms)) => Some(WillRecord { due_ms, message: will.record(&self.client) }),
-                _ => None,
-            },
+            will: state.will.as_ref().map(|will| WillRecord {
+                due_ms: state.will_due_ms.unwrap_or(u64::from(will.delay_seconds()) * 1000),
+                message: will.record(&self.client),
+            }),
         };
         put(&StateKey::Session(self.number), |value| record.encode(value), ops);
     }

@@ -77,7 +77,6 @@ pub(super) struct Seat {
     session: Arc<Session>,
     /// What is open of QoS 2, if the connection is sure of it.
     received: Option<Vec<u16>>,
-    publishes_will: bool,
     /// Given back after the session.
     claimed: Claimed,
 }
@@ -212,7 +211,7 @@ impl Drop for Claimed {
 
 impl Seat {
     pub(super) const fn new(claimed: Claimed, session: Arc<Session>) -> Self {
-        Self { session, received: None, publishes_will: true, claimed }
+        Self { session, received: None, claimed }
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
@@ -228,9 +227,8 @@ impl Seat {
     }
 
     /// What the session gets back: the open exchanges of QoS 2, if the connection knows them.
-    pub(super) fn give_back(&mut self, received: Option<Vec<u16>>, publishes_will: bool) {
+    pub(super) fn give_back(&mut self, received: Option<Vec<u16>>) {
         self.received = received;
-        self.publishes_will = publishes_will;
     }
 }
 
@@ -238,6 +236,6 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let received = self.received.take();
         let Claimed { shared, link } = &self.claimed;
-        shared.close_session(&self.session, link, received, self.publishes_will);
+        shared.close_session(&self.session, link, received);
     }
 }
