@@ -13,6 +13,8 @@
 mod broker;
 mod control;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod protocol;
 mod server;
 mod tokens;

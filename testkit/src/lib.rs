@@ -3,13 +3,15 @@
 //! The judgement is independent of the gateway's code: a [`ledger::Ledger`] holds what devices
 //! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
 //! the difference is stated in the words of [`report::Report`]. [`process`], [`gateway`],
-//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again.
+//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again. [`fuzz`] feeds
+//! decoders random bytes.
 //!
 //! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
 //! compile RocksDB or librdkafka.
 
 pub mod cloud;
 pub mod drill;
+pub mod fuzz;
 pub mod gateway;
 pub mod judge;
 pub mod kafka;

@@ -7,6 +7,7 @@
 //! cargo xtask bench    the comparisons behind docs/performance.md
 //! cargo xtask proto    the Rust types of the schema files, generated or compared
 //! cargo xtask drill    power cuts, crashes, full disks, outages under load: nothing acknowledged may be lost
+//! cargo xtask fuzz     random bytes for every decoder of bytes that nobody vouches for
 //! cargo xtask kafka    a real Apache Kafka, to try things on or to test the uplink against
 //! cargo xtask serve-test     a gateway that allows everything, for clients and suites we did not write
 //! cargo xtask conformance    the interoperability tests of Eclipse paho.mqtt.testing
@@ -23,6 +24,7 @@ mod conformance;
 mod demo;
 mod dependencies;
 mod drill;
+mod fuzz;
 mod kafka;
 mod node;
 mod packages;
@@ -59,6 +61,8 @@ enum Command {
     Proto(proto::Arguments),
     /// Cut the power, crash the gateway, fill its disk or take its cloud away under load, and judge what arrives
     Drill(Box<drill::Arguments>),
+    /// Give random bytes to every decoder of bytes that nobody vouches for
+    Fuzz(fuzz::Arguments),
     /// Start a real Apache Kafka, or test the uplink against one
     Kafka(kafka::Arguments),
     /// Start a gateway that allows everything, for clients and suites we did not write, until Ctrl-C
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Proto(arguments) => proto::run(&arguments),
         Command::Drill(arguments) => drill::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Kafka(arguments) => kafka::run(&arguments),
         Command::ServeTest(arguments) => serve_test::run(arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
@@ -168,6 +173,17 @@ mod tests {
         let line = "xtask drill reconnect --devices 500 --share 25% --minutes 1 --seed 3 --kill 2";
         assert_eq!(reconnect(line), (Some(500), 25, 2));
         assert!(parse("xtask drill reconnect --share 101%").is_err());
+    }
+
+    #[test]
+    fn fuzzing_has_the_documented_defaults() {
+        let fuzz = |line: &str| match parse(line).unwrap().command {
+            Command::Fuzz(fuzz) => (fuzz.cases, fuzz.seed, fuzz.replay.is_some()),
+            _ => panic!("not fuzz"),
+        };
+        assert_eq!(fuzz("xtask fuzz"), (10_000_000, None, false));
+        assert_eq!(fuzz("xtask fuzz --cases 5 --seed 6 --replay x.case"), (5, Some(6), true));
+        assert!(parse("xtask fuzz --cases 0").is_err());
     }
 
     #[test]

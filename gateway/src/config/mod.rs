@@ -5,6 +5,8 @@
 //! make `docs/configuration.md`. `PENSTOCK__SECTION__KEY` in the environment overrides a key.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod load;
 mod reference;
 mod section;
@@ -13,6 +15,10 @@ mod shape;
 mod units;
 
 pub use error::ConfigError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::DECODERS;
+#[cfg(test)]
+pub(crate) use fuzzing::fuzzing_seeds;
 pub use reference::reference;
 pub use section::Section;
 pub use settings::{GatewayConfig, Settings};

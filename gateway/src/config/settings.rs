@@ -89,7 +89,7 @@ impl Settings {
         Ok(settings)
     }
 
-    fn read(mut root: Section) -> Result<Self, ConfigError> {
+    pub(super) fn read(mut root: Section) -> Result<Self, ConfigError> {
         let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, azure, admin] = Self::SHAPE.children
         else {
             unreachable!("the shape above has these nine tables");

@@ -42,6 +42,8 @@ mod connection;
 mod durable;
 mod end;
 mod error;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod intake;
 mod keep_alive;
 mod keeper;
@@ -76,6 +78,10 @@ use std::time::Duration;
 pub use access::{AccessError, Action, Effect, Pattern, PatternError, Rule, hash_password};
 pub use config::{Access, Config, Limits, Listener, OnFull, Topic};
 pub use error::Error;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::DECODERS;
+#[cfg(test)]
+pub(crate) use fuzzing::fuzzing_seeds;
 pub(crate) use metrics::METRICS;
 
 use crate::outbox::Appender;

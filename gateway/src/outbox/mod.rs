@@ -32,6 +32,8 @@ mod cursor;
 mod directory;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod gate;
 mod housekeeping;
 mod incident;
@@ -63,6 +65,10 @@ pub use config::{BodyCodec, Config, OnFull, OnMissingRange};
 pub use cursor::Cursor;
 pub use error::{Error, OpenError, Refused, StoreError, StoreErrorKind};
 pub(crate) use event::rfc3339;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::DECODERS;
+#[cfg(test)]
+pub(crate) use fuzzing::fuzzing_seeds;
 pub(crate) use metrics::METRICS;
 pub use reader::Consumer;
 pub use record::{Encoded, Entry, Properties, Record, RecordError, Records, UserProperties};

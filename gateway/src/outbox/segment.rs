@@ -348,6 +348,17 @@ fn checksum(stored: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(before), after)
 }
 
+/// The bytes with the checksum that they should have.
+#[cfg(any(test, fuzzing))]
+pub(super) fn with_checksum(stored: &[u8]) -> Vec<u8> {
+    let mut stored = stored.to_vec();
+    let sum = checksum(&stored);
+    if let Some(place) = stored.get_mut(CHECKSUM_AT..HEADER_LEN) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+    stored
+}
+
 fn verify(stored: &[u8]) -> Result<(), SegmentError> {
     let place = stored.get(CHECKSUM_AT..).and_then(|rest| rest.first_chunk::<4>());
     let expected = u32::from_le_bytes(*place.ok_or(SegmentError::Short)?);

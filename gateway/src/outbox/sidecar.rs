@@ -117,7 +117,7 @@ fn latest(options: &OpenOptions, path: &Path) -> Result<(File, u64, Mark), Sidec
     Ok((file, write, mark))
 }
 
-fn encode(write: u64, mark: &Mark) -> Vec<u8> {
+pub(super) fn encode(write: u64, mark: &Mark) -> Vec<u8> {
     let mut slot = Vec::with_capacity(SLOT_LEN);
     slot.extend_from_slice(&MAGIC);
     slot.extend_from_slice(&VERSION.to_le_bytes());
@@ -132,7 +132,7 @@ fn encode(write: u64, mark: &Mark) -> Vec<u8> {
     slot
 }
 
-fn decode(slot: &[u8]) -> Option<(u64, Mark)> {
+pub(super) fn decode(slot: &[u8]) -> Option<(u64, Mark)> {
     let (content, sum) = slot.split_last_chunk::<4>()?;
     if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
         return None;

@@ -29,6 +29,8 @@ mod connection;
 mod doubt;
 mod failure;
 mod feed;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod headers;
 mod lane;
 mod metrics;
@@ -57,6 +59,10 @@ use crate::outbox::ConsumerId;
 
 pub use config::{CatchUp, Config, Format, PackSettings};
 pub use connection::{Connection, Security};
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::DECODERS;
+#[cfg(test)]
+pub(crate) use fuzzing::fuzzing_seeds;
 pub use headers::{HeaderMode, Headers};
 pub(crate) use metrics::METRICS;
 pub use pack::{CompressError, Pack, PackCompression, PackFormat};

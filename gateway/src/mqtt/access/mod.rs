@@ -24,9 +24,8 @@ use tokio::sync::Semaphore;
 use super::config;
 pub(super) use pattern::BYTES_MAX as FILTER_BYTES_MAX;
 pub use pattern::{Pattern, PatternError};
-use rules::Rules;
-pub(super) use rules::Who;
 pub use rules::{Action, Effect, Rule};
+pub(super) use rules::{Rules, Who};
 use users::Users;
 
 /// Password verifications that run at once.
@@ -94,6 +93,12 @@ pub(super) enum Denied {
     Anonymous,
     /// Its user name or password is wrong.
     Credentials,
+}
+
+/// How many users the text of a users file has.
+#[cfg(any(test, fuzzing))]
+pub(super) fn users_in(text: &str) -> Option<usize> {
+    Users::parse(std::path::Path::new("users"), text).ok().map(|users| users.len())
 }
 
 // === impl Access ===

@@ -38,6 +38,11 @@ impl Users {
         if text.len() > FILE_BYTES_MAX {
             return Err(unreadable(io::Error::other("larger than 64 MiB")));
         }
+        Self::parse(file, &text)
+    }
+
+    /// Reads the text of `file`.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, AccessError> {
         let mut users = HashMap::new();
         for (place, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {

@@ -25,6 +25,8 @@ mod control;
 mod deliver;
 mod encode;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod malformed;
 mod properties;
 mod publish;
@@ -47,6 +49,12 @@ pub(super) use publish::{Publish, PublishProperties, publish_topic};
 pub(super) use reason::Reason;
 pub(super) use subscribe::{Request, RetainHandling, Subscribe, Unsubscribe};
 pub(super) use topic::{filter_matches, shared};
+
+/// Valid and broken packets, to make others of.
+#[cfg(test)]
+pub(super) fn seeds(decoder: &str) -> Vec<Vec<u8>> {
+    tests::seeds(decoder)
+}
 
 /// Protocol version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use testkit::fuzz::{Random, minimise, mutate, setting};
+
 use super::super::encode::varint;
 use super::Version;
 use super::cases::{Rumqttc, cases, packet};
 use super::corpus::packets;
 use super::seen::{Seen, ours, theirs};
-use crate::fuzzing::{Random, minimise, mutate, setting};
 
 /// A kind of difference: the version, the packet type, and what was made of the packet.
 type Difference = (String, u8, String);

@@ -12,16 +12,16 @@ const GROWTH_MAX: usize = 64;
 
 /// A stream of random numbers (splitmix64): quick, and not for secrets.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// The stream of a seed.
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next number.
-    pub(crate) const fn number(&mut self) -> u64 {
+    pub const fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,19 +30,19 @@ impl Random {
     }
 
     /// A number below `end`; zero if `end` is zero.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.number() % end).unwrap_or(0)
     }
 
     /// One byte.
-    pub(crate) const fn byte(&mut self) -> u8 {
+    pub const fn byte(&mut self) -> u8 {
         let [byte, ..] = self.number().to_le_bytes();
         byte
     }
 
     /// One of several; `of` is not empty.
-    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len()))
     }
 
@@ -55,7 +55,7 @@ impl Random {
 }
 
 /// Changes `bytes` at random; `other` is a second case to take pieces from.
-pub(crate) fn mutate(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
+pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     for _ in 0..=random.below(CHANGES_MAX) {
         change(random, bytes, other);
     }

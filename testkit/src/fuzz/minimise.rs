@@ -4,7 +4,7 @@
 const ATTEMPTS_MAX: usize = 4_000;
 
 /// Takes bytes out of `case`, and makes those that stay zero, as long as it still `fails`.
-pub(crate) fn minimise(case: &[u8], fails: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8> {
+pub fn minimise(case: &[u8], fails: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8> {
     let mut best = case.to_vec();
     let mut attempts = 0;
     let mut try_it = |candidate: &[u8], attempts: &mut usize| {
