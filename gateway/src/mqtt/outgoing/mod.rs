@@ -190,6 +190,8 @@ impl Outgoing {
         self.sent = 0;
         self.packets = Vec::new();
         self.aliases = None;
+        // Without a window nothing counts as sent until the next connection.
+        self.terms = Terms::default();
     }
 
     /// Takes a message in. `stored`: the caller stores what is queued, and calls [`Self::confirm`].

@@ -46,10 +46,14 @@ fn offer(outgoing: &mut Outgoing, payload: &str, qos: Qos) -> Offered {
 
 /// Reads everything that is to be written; all packets are small 3.1.1 packets.
 fn taken(outgoing: &mut Outgoing) -> Vec<Seen> {
+    taken_at(outgoing, 0)
+}
+
+fn taken_at(outgoing: &mut Outgoing, now_ms: u64) -> Vec<Seen> {
     let mut seen = Vec::new();
     loop {
         let mut out = Vec::new();
-        let more = outgoing.take(&mut out, true, BOUNDS, 0);
+        let more = outgoing.take(&mut out, true, BOUNDS, now_ms);
         let mut rest = out.as_slice();
         while let [first, length, ..] = rest {
             let (packet, after) = rest.split_at(usize::from(*length) + 2);
@@ -208,6 +212,23 @@ fn what_is_too_large_or_too_old_is_let_go_and_its_place_with_it() {
     assert!(matches!(offered, Offered::Queued { .. }), "what is over makes room");
     let (gone, losses) = offline.take_gone();
     assert_eq!((gone.len(), losses.expired), (5, 5));
+}
+
+#[test]
+fn nothing_counts_as_sent_while_there_is_no_connection() {
+    let mut outgoing = attached(3);
+    outgoing.detach();
+    let mut queue = |payload: &str, expires_ms| {
+        let message = message("t", payload, expires_ms);
+        let offered = outgoing.offer(&message, grant(Qos::AtLeastOnce), true, BOUNDS, 0);
+        let Offered::Queued { order, .. } = offered else { panic!("{offered:?}") };
+        outgoing.confirm(order, true);
+    };
+    queue("old", Some(5));
+    queue("kept", None);
+    queue("new", None);
+    outgoing.attach(Terms { window: 3, ..Terms::default() });
+    assert_eq!(taken_at(&mut outgoing, 5), [publish(2, false, "kept"), publish(3, false, "new")]);
 }
 
 #[test]
