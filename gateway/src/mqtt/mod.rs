@@ -1,38 +1,53 @@
 //! Stage 1, devices in: MQTT 3.1.1 and 5 over TCP, TLS and WebSocket.
 //!
-//! **Enters:** connections of devices. **Leaves:** one outbox entry per publish that matches a topic
-//! template. **Promise:** PUBACK (QoS 1) and PUBREC (QoS 2) are written only after the entry is
-//! durable, in the order of the publishes ([MQTT-4.6.0-2]); a commit that fails closes the
-//! connections that waited for it, and acknowledges nothing.
+//! **Enters:** connections of devices and of local applications. **Leaves:** one outbox entry per
+//! publish that matches a topic template, and every publish to whoever subscribes to it here.
+//! **Promise:** PUBACK (QoS 1) and PUBREC (QoS 2) are written only after everything they stand for is
+//! durable, in the order of the publishes ([MQTT-4.6.0-2]): the entry, the retained message, the places
+//! in the queues of lasting sessions. A commit that fails closes the connections that waited for it, and
+//! acknowledges nothing.
 //!
 //! One task serves one connection. Per wake-up it reads once, decodes in place from a buffer of its
 //! thread, submits everything as one batch and writes everything with one call; between socket and
 //! acknowledgement no message costs a task, a channel or an allocation. An idle connection owns no
 //! buffer.
 //!
-//! QoS 2 is once only within a connection: a repeated packet id is acknowledged again and not stored
-//! again. Sessions do not outlive connections yet, and clients are told so. Subscriptions are granted
-//! at QoS 0 and only inside the device's own topics.
+//! A session that outlives its connection is kept in the outbox's database: subscriptions, packet ids of
+//! QoS 2, queued messages and how far their exchanges are. QoS 2 is once only into the outbox, across
+//! reconnects, take-overs and restarts. `docs/formats/mqtt-state-v1.md` has the keys.
+//!
+//! A topic of a template belongs to its device, and nobody else publishes there. Every other topic is
+//! local: it reaches subscribers if the access rules allow it, and never the cloud.
 //!
 //! | What is bounded | By | At the bound |
 //! |---|---|---|
 //! | connections | `connections_max` | CONNACK 0x9F / 3; far above it the socket is closed unheard |
 //! | packet | `packet_bytes_max` | 0x95 from the header, closed |
 //! | CONNECT | 72 KiB, `connect_timeout` | 0x95; closed |
-//! | WebSocket: request, message | 16 KiB, the larger of `packet_bytes_max` and 72 KiB | 431; close 1009 |
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
 //! | on its way to the disk | the outbox | not read |
 //! | not confirmed by the cloud | the outbox's quota, its disk | read up to the first publish without room; `on_full = "refuse"`: 5: 0x97, QoS 0 dropped, counted |
-//! | acknowledgements not taken | one write | not read; closed after 30 s |
-//! | deliveries waiting | `outgoing_bytes_max` | dropped, counted |
+//! | what a client does not take | one write | not read; closed after 30 s |
+//! | deliveries waiting | `outgoing_bytes_max` | QoS 0 dropped, counted; QoS 1 and 2 queued |
+//! | deliveries on their way | `outgoing_inflight_max`, the client's Receive Maximum | queued |
+//! | a session's queue, all queues | `queue_messages_max`, `queue_bytes_max`, `queues_bytes_max` | the new message is dropped, counted |
+//! | lasting sessions | `sessions_max` | CONNACK 0x97 / 3 |
+//! | how long they last | `session_expiry_max` | cut, and told |
+//! | retained messages | `retained_max`, `retained_bytes_max` | not kept, counted; local topics, 5: 0x97 |
+//! | topic aliases, each way | `topic_aliases_max` | 0x94 / not used |
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
+//! | take-overs of one client id in a row | 3 | the next ones wait 1, 2, 4, 8 s |
+//! | deliveries of one pass | 4096 | others have their turn |
 //! | TLS handshakes, passwords verified at once | 16 per core, 2 | wait; closed at a deadline |
 //!
-//! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`), `connection` runs the
-//! socket, `session` turns packets (`codec`) into entries and replies, `intake` says which find room,
-//! `acks` keeps their order.
-//! `template` knows topics, `keep_alive` deadlines, `end` the reasons for an end.
+//! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`, `lifecycle`), `connection`
+//! runs the socket, `protocol` turns packets (`codec`) into entries, changes of state and replies,
+//! `intake` says which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
+//! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
+//! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
+//! has (`durable`), `sys` is `$SYS`. `template` knows topics, `keep_alive` deadlines, `end` the reasons
+//! for an end.
 
 mod access;
 mod acks;

@@ -26,7 +26,7 @@ impl Promises {
     /// Everything up to `durable` is.
     pub(super) fn keep(&mut self, durable: u64) {
         while let Some(promise) = self.0.pop_front_if(|promise| promise.ticket <= durable) {
-            promise.session.keep_promise(promise.order, true);
+            promise.session.keep_promise(promise.order);
         }
         if self.0.is_empty() && self.0.capacity() > 0 {
             self.0 = VecDeque::new();
@@ -39,10 +39,10 @@ impl Promises {
 }
 
 impl Drop for Promises {
-    /// What is left will not be heard of any more: nobody was told that it is taken.
+    /// Of what is left nothing will be heard any more, and it must not wait for ever.
     fn drop(&mut self) {
         for promise in self.0.drain(..) {
-            promise.session.keep_promise(promise.order, false);
+            promise.session.keep_promise(promise.order);
         }
     }
 }

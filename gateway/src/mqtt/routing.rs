@@ -80,6 +80,7 @@ pub(super) fn route(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) ->
 fn deliver(shared: &Shared, batch: &mut Batch, message: &Arc<Message>, session: &Arc<Session>, grant: Grant) {
     let now_ms = shared.now_ms();
     let bounds = shared.bounds();
+    batch.fanned_out += 1;
     match session.deliver(message, grant, bounds, now_ms, &mut batch.state) {
         Delivered::Yes => batch.tally.delivered += 1,
         Delivered::Promised(order) => {

@@ -386,10 +386,11 @@ impl Session {
         }
     }
 
-    /// The place `order` in the store is durable, or will never be: the message is sent, or let go.
-    pub(super) fn keep_promise(&self, order: u64, kept: bool) {
+    /// The place `order` in the store is durable, or nobody knows what became of it: the message is
+    /// sent. In doubt it may come twice, since its publisher was not told that it is taken.
+    pub(super) fn keep_promise(&self, order: u64) {
         let mut state = self.state.lock();
-        state.outgoing.confirm(order, kept);
+        state.outgoing.confirm(order);
         if let Some(link) = &state.link {
             link.raise(Signal::Delivery);
         }

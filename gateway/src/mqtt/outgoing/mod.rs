@@ -220,14 +220,12 @@ impl Outgoing {
         Offered::Queued { order, id }
     }
 
-    /// The place `order` in the store is durable, so that its message may be sent; or it will never be,
-    /// and the message is let go: whoever published it is not told that it is taken.
-    pub(super) fn confirm(&mut self, order: u64, durable: bool) {
-        let Ok(at) = self.items.binary_search_by_key(&order, |item| item.order) else { return };
-        if durable && let Some(item) = self.items.get_mut(at) {
+    /// The place `order` in the store is durable, or nobody knows: its message may be sent.
+    pub(super) fn confirm(&mut self, order: u64) {
+        if let Ok(at) = self.items.binary_search_by_key(&order, |item| item.order)
+            && let Some(item) = self.items.get_mut(at)
+        {
             item.held = false;
-        } else {
-            self.forget(at);
         }
     }
 

@@ -23,6 +23,8 @@ pub(in crate::mqtt) struct Batch {
     pub(in crate::mqtt) promised: Vec<(Arc<Session>, u64)>,
     /// Packets to send at once.
     pub(in crate::mqtt) out: Vec<u8>,
+    /// Deliveries that publishes of this pass led to.
+    pub(in crate::mqtt) fanned_out: usize,
     /// The client's own deliveries may go on.
     pub(in crate::mqtt) deliveries: bool,
     pub(in crate::mqtt) tally: Tally,
@@ -107,10 +109,11 @@ impl Batch {
         self.state.clear();
         self.relaxed.clear();
         for (session, order) in self.promised.drain(..) {
-            session.keep_promise(order, false);
+            session.keep_promise(order);
         }
         self.out.clear();
         self.deliveries = false;
+        self.fanned_out = 0;
         self.matches.clear();
         self.user.clear();
         self.tally = Tally::default();

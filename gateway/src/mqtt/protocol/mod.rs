@@ -33,6 +33,8 @@ use crate::supervise::clock;
 const OPEN_EXCHANGES: usize = 8;
 /// Replies and submissions that may wait, as a multiple of `inflight_max`.
 const REPLIES: usize = 4;
+/// Deliveries after which other connections get their turn, though publishes have been read and wait.
+const FAN_OUT_MAX: usize = 4096;
 /// Most bytes of an entry that do not come from its packet: the device and the fixed fields.
 const ENTRY_OVERHEAD: usize = 256;
 /// Bytes read at once while publishes are withheld, and the most that a client may need to name the
@@ -160,6 +162,7 @@ impl Protocol {
         input: &[u8],
     ) -> Taken {
         batch.received_ms = clock::unix_ms();
+        batch.fanned_out = 0;
         let bytes_max = intake.bytes_max();
         let mut used = 0;
         loop {
@@ -174,6 +177,7 @@ impl Protocol {
                     let bytes = batch.bytes();
                     if bytes.saturating_add(entry_bytes_max(frame.bytes)) > bytes_max
                         || !self.has_room(place.shared, bytes)
+                        || batch.fanned_out > FAN_OUT_MAX
                     {
                         Rest::Full(frame.bytes)
                     } else if let Err(rest) = self.packet(place, batch, intake, &frame) {
