@@ -3,14 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 use crate::observe::{self, Metric, Renderer};
-use crate::supervise::{Phase, Supervisor, TaskKind, clock};
+use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
 use crate::{admin, azure, dead_letter, mqtt, outbox, uplink};
 
 /// Every metric of the gateway, by stage.
@@ -77,12 +78,14 @@ pub enum Error {
 
 /// Runs the gateway until a signal asks it to stop; blocks.
 ///
-/// `announce` is called once, when every listener is bound.
+/// SIGHUP reads `file`, from which the settings came, again for the access rules, and with it the users
+/// file and the certificates; other settings need a new start. `announce` is called once, when every
+/// listener is bound.
 ///
 /// # Errors
 ///
 /// When a stage cannot be set up, or fails for good while running.
-pub fn run(settings: Settings, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
+pub fn run(settings: Settings, file: PathBuf, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.gateway.workers)
         .thread_name("device-worker")
@@ -91,15 +94,21 @@ pub fn run(settings: Settings, announce: impl FnOnce(&Ready)) -> Result<(), Erro
         .map_err(Error::Start)?;
     let renderer = observe::install(METRICS.iter().flat_map(|(_, metrics)| metrics.iter().copied()))
         .map_err(|error| Error::Metrics(error.into()))?;
-    let ended = runtime.block_on(serve(settings, renderer, announce));
+    let ended = runtime.block_on(serve(settings, file, renderer, announce));
     // Whatever still runs has had its deadline; a stop never hangs on it.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Ready)) -> Result<(), Error> {
+async fn serve(
+    settings: Settings,
+    file: PathBuf,
+    renderer: Renderer,
+    announce: impl FnOnce(&Ready),
+) -> Result<(), Error> {
     let supervisor = Supervisor::new();
     let mut stop = StopSignals::new().map_err(Error::Start)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
     let Settings { gateway, outbox, azure, mqtt, uplink, admin, .. } = settings;
 
     let consumers = consumers(uplink.is_some());
@@ -127,6 +136,7 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     let (health, admin) = operators.addresses().map_err(Error::Start)?;
     operators.start(&supervisor);
     supervisor.spawn(TaskKind::Mqtt, devices.run());
+    supervisor.spawn(TaskKind::Reload, reload(hangup, file, mqtt.clone(), supervisor.shutdown()));
 
     tracing::info!(gateway = %gateway.id, log = %outbox.log(), epoch = %outbox.epoch(), "ready");
     announce(&Ready { ready: true, mqtt: listeners(&mqtt), health, admin });
@@ -137,6 +147,23 @@ async fn serve(settings: Settings, renderer: Renderer, announce: impl FnOnce(&Re
     };
     shut_down(&supervisor, &outbox, gateway.grace).await;
     failure.map_or(Ok(()), |reason| Err(Error::Failed(reason)))
+}
+
+/// Reads again what may change while running, each time SIGHUP asks for it.
+async fn reload(mut asked: Signal, file: PathBuf, mqtt: mqtt::Handle, shutdown: Shutdown) -> io::Result<()> {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.reached(Phase::StopAccepting) => return Ok(()),
+            asked = asked.recv() => if asked.is_none() { return Ok(()) },
+        }
+        let (file, mqtt) = (file.clone(), mqtt.clone());
+        let read = move || match Settings::load(&file, std::env::vars()) {
+            Ok(settings) => mqtt.reload(Ok::<_, ConfigError>(&settings.mqtt.access.rules)),
+            Err(error) => mqtt.reload(Err(error)),
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+    }
 }
 
 /// Who reads the outbox. Dead letters wait for an operator, also while nothing is sent: a consumer
@@ -186,8 +213,8 @@ async fn within(limit: Duration, what: &'static str, end: impl Future<Output = (
 }
 
 struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignals {

@@ -65,7 +65,7 @@ fn run(config: &std::path::Path) -> u8 {
         Err(error) => return misconfigured(&error),
     };
     observe::start_logging(&settings.log);
-    match app::run(settings, announce) {
+    match app::run(settings, config.to_owned(), announce) {
         Ok(()) => ASKED,
         Err(error) => {
             complain(&supervise::chain(&error));

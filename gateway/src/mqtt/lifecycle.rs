@@ -7,6 +7,7 @@ use super::durable::StateKey;
 use super::link::Link;
 use super::message::{Message, Parts};
 use super::outgoing::{Bounds, Terms};
+use super::router::Options;
 use super::session::{Client, Session};
 use super::shared::Shared;
 use super::will::Will;
@@ -149,8 +150,15 @@ impl Shared {
         self.access.rules().may_subscribe(session.who(), filter).map(|grant| grant.guarded)
     }
 
-    /// Whether a client may get a publish to `topic`.
-    pub(super) fn may_receive(&self, session: &Session, topic: &str) -> bool {
+    /// Whether a client may get a publish to `topic` through a subscription that was granted with
+    /// these options. Rules that came later bind it as well.
+    #[inline]
+    pub(super) fn may_receive(&self, session: &Session, options: &Options, topic: &str) -> bool {
+        let asks = options.guarded || self.access.have_rules_changed();
+        !asks || self.is_allowed(session, topic)
+    }
+
+    fn is_allowed(&self, session: &Session, topic: &str) -> bool {
         self.templates.owns_filter(topic, session.device())
             || self.access.rules().may_receive(session.who(), topic)
     }

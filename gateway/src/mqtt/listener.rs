@@ -8,14 +8,13 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use tokio_rustls::TlsAcceptor;
 
 use super::config;
 use super::error::Error;
 use super::open::{Offer, open};
 use super::shared::{Permit, Shared};
 use crate::supervise::{Phase, Supervisor, TaskKind};
-use crate::tls;
+use crate::tls::Certificate;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -39,7 +38,7 @@ impl Listener {
     /// Binds the address, so that it is known and connections queue up from here on.
     pub(super) fn bind(config: &config::Listener) -> Result<Self, Error> {
         let tls = match &config.tls {
-            Some((certificate, key)) => Some(TlsAcceptor::from(tls::server(certificate, key)?)),
+            Some((certificate, key)) => Some(Arc::new(Certificate::read(certificate, key)?)),
             None => None,
         };
         let refused = |source| Error::Listen { address: config.address, source };
@@ -62,6 +61,11 @@ impl Listener {
 
     pub(super) const fn is_tls(&self) -> bool {
         self.terms.tls.is_some()
+    }
+
+    /// Its certificate, if it speaks TLS.
+    pub(super) const fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.terms.tls.as_ref()
     }
 
     pub(super) const fn is_websocket(&self) -> bool {

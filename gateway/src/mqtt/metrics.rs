@@ -8,6 +8,7 @@ use super::codec::Qos;
 use super::end::{End, Refusal};
 use super::intake::Shortage;
 use super::outgoing::Loss;
+use super::reload::Part;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, histogram};
 
 const CONNECTIONS: Metric = Metric {
@@ -143,6 +144,19 @@ const WILLS_LOST: Metric = Metric {
     labels: &[],
 };
 
+const RELOADS: Metric = Metric {
+    name: "penstock_mqtt_reloads_total",
+    kind: Kind::Counter,
+    help: "What was read again while running and is in force.",
+    labels: &[("what", &Part::NAMES)],
+};
+const RELOADS_REFUSED: Metric = Metric {
+    name: "penstock_mqtt_reloads_refused_total",
+    kind: Kind::Counter,
+    help: "What was read again while running and could not be used, so that the old stays in force; the log says why.",
+    labels: &[("what", &Part::NAMES)],
+};
+
 pub(crate) const METRICS: &[Metric] = &[
     CONNECTIONS,
     CONNECTS,
@@ -166,6 +180,8 @@ pub(crate) const METRICS: &[Metric] = &[
     WITHHELD,
     ACCEPT_ERRORS,
     WILLS_LOST,
+    RELOADS,
+    RELOADS_REFUSED,
 ];
 
 /// The handles, made once.
@@ -195,6 +211,8 @@ pub(super) struct Metrics {
     pub(super) withheld: Histogram,
     pub(super) accept_errors: Counter,
     pub(super) wills_lost: Counter,
+    reloads: [Counter; 3],
+    reloads_refused: [Counter; 3],
 }
 
 /// What `$SYS` tells, since the start.
@@ -266,6 +284,8 @@ impl Metrics {
             withheld: histogram(&WITHHELD),
             accept_errors: counter(&ACCEPT_ERRORS),
             wills_lost: counter(&WILLS_LOST),
+            reloads: Part::NAMES.map(|name| counter_with(&RELOADS, "what", name)),
+            reloads_refused: Part::NAMES.map(|name| counter_with(&RELOADS_REFUSED, "what", name)),
         }
     }
 
@@ -277,6 +297,14 @@ impl Metrics {
     /// Counts one end of an accepted connection by its reason.
     pub(super) fn disconnect(&self, reason: &str) {
         increment(&self.disconnects, reason);
+    }
+
+    /// Counts what was read again by whether it is in force.
+    pub(super) fn reload(&self, part: Part, taken: bool) {
+        let counters = if taken { &self.reloads } else { &self.reloads_refused };
+        if let Some(counter) = counters.get(part as usize) {
+            counter.increment(1);
+        }
     }
 
     /// Adds a tally and empties it.

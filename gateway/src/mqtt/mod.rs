@@ -72,6 +72,7 @@ mod outgoing;
 mod promise;
 mod protocol;
 mod registry;
+mod reload;
 mod restore;
 mod retained;
 mod router;
@@ -101,6 +102,7 @@ pub(crate) use metrics::METRICS;
 
 use crate::outbox::Appender;
 use crate::supervise::{Phase, Supervisor, TaskKind};
+use crate::tls::Certificate;
 use link::Signal;
 use shared::Shared;
 
@@ -120,6 +122,8 @@ pub struct Service {
 pub struct Handle {
     shared: Arc<Shared>,
     addresses: Arc<[Address]>,
+    /// Those of the listeners with TLS.
+    certificates: Arc<[Arc<Certificate>]>,
 }
 
 /// An address that devices connect to.
@@ -174,7 +178,8 @@ impl Service {
             websocket: one.is_websocket(),
         };
         let addresses = listeners.iter().map(address).collect();
-        let handle = Handle { shared: Arc::clone(&shared), addresses };
+        let certificates = listeners.iter().filter_map(listener::Listener::certificate).cloned().collect();
+        let handle = Handle { shared: Arc::clone(&shared), addresses, certificates };
         Ok((Self { shared, listeners, supervisor: supervisor.clone() }, handle))
     }
 

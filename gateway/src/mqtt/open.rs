@@ -30,7 +30,7 @@ use super::stream::Stream;
 use super::template::{Verdict, is_device};
 use super::websocket::{NoUpgrade, upgrade};
 use super::will::Will;
-use crate::tls;
+use crate::tls::{self, Certificate};
 
 /// Largest CONNECT: its fields have 16-bit lengths, and a client that is not known yet gets no more.
 const CONNECT_BYTES_MAX: usize = 72 << 10;
@@ -46,7 +46,7 @@ const CONNACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a listener says about its connections.
 #[derive(Clone)]
 pub(super) struct Offer {
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<Certificate>>,
     /// The path of its WebSocket, if it speaks that.
     pub(super) websocket: Option<Arc<str>>,
     pub(super) on_full: OnFull,
@@ -92,7 +92,7 @@ async fn try_open(
 ) -> Result<Box<Connection>, Refusal> {
     let stream = match &terms.tls {
         None => Stream::Plain(socket),
-        Some(acceptor) => handshake(shared, acceptor, socket).await?,
+        Some(certificate) => handshake(shared, certificate, socket).await?,
     };
     let arrival = arrive(shared, stream, terms.websocket.as_deref());
     let arrived = timeout(shared.limits.connect_timeout, arrival).await;
@@ -136,11 +136,12 @@ async fn arrive(shared: &Shared, stream: Stream, path: Option<&str>) -> Result<(
     Ok((stream, heard))
 }
 
-async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: TcpStream) -> Result<Stream, Refusal> {
+async fn handshake(shared: &Shared, certificate: &Certificate, socket: TcpStream) -> Result<Stream, Refusal> {
     let shake = async {
         // Who says nothing holds no slot.
         socket.readable().await.map_err(|_| Refusal::Handshake)?;
         let slot = shared.handshakes.acquire().await.map_err(|_| Refusal::Handshake)?;
+        let acceptor = TlsAcceptor::from(certificate.current());
         let mut stream = acceptor.accept(socket).await.map_err(|_| Refusal::Handshake)?;
         drop(slot);
         stream.get_mut().1.set_buffer_limit(Some(tls::BUFFER_BYTES_MAX));

@@ -99,7 +99,7 @@ fn grant(shared: &Shared, publish: &Routed<'_>, subscriptions: &[Match<Session>]
         if options.no_local && **session.client() == *publish.publisher {
             continue;
         }
-        if options.guarded && !shared.may_receive(session, publish.topic) {
+        if !shared.may_receive(session, options, publish.topic) {
             continue;
         }
         let qos = publish.qos.min(Qos::from_number(options.qos));

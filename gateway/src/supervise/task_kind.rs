@@ -33,11 +33,13 @@ pub enum TaskKind {
     Tokens,
     /// Answers operators.
     Admin,
+    /// Reads users, rules and certificates again when asked to.
+    Reload,
 }
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
@@ -48,6 +50,7 @@ impl TaskKind {
         Self::Uplink,
         Self::Tokens,
         Self::Admin,
+        Self::Reload,
     ];
     /// How many kinds there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -66,6 +69,7 @@ impl TaskKind {
             Self::Uplink => "uplink",
             Self::Tokens => "tokens",
             Self::Admin => "admin",
+            Self::Reload => "reload",
         }
     }
 
@@ -73,7 +77,7 @@ impl TaskKind {
     #[must_use]
     pub const fn on_failure(self) -> OnFailure {
         match self {
-            Self::Connection => OnFailure::Log,
+            Self::Connection | Self::Reload => OnFailure::Log,
             Self::Mqtt
             | Self::Listener
             | Self::KeepAlive

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
@@ -47,14 +48,44 @@ pub fn install_provider() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
-/// Settings for a listener that shows the certificate chain of one PEM file with the key of another.
-///
-/// TLS 1.3 and 1.2; no client certificates.
-///
-/// # Errors
-///
-/// When a file cannot be read, holds nothing of the kind, or the two do not fit.
-pub fn server(certificate_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, Error> {
+/// The certificate that a listener shows, which may change while it listens: TLS 1.3 and 1.2, no
+/// client certificates.
+#[derive(Debug)]
+pub struct Certificate {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    current: ArcSwap<ServerConfig>,
+}
+
+impl Certificate {
+    /// Reads the certificate chain from one PEM file and its key from another.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, holds nothing of the kind, or the two do not fit.
+    pub fn read(certificate_file: &Path, key_file: &Path) -> Result<Self, Error> {
+        let current = ArcSwap::new(server(certificate_file, key_file)?);
+        Ok(Self { certificate_file: certificate_file.to_owned(), key_file: key_file.to_owned(), current })
+    }
+
+    /// What the next handshake uses.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads both files again; handshakes that begin after it use them. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; the certificate stays as it is.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.current.store(server(&self.certificate_file, &self.key_file)?);
+        Ok(())
+    }
+}
+
+fn server(certificate_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate_file)?)
         .collect::<Result<_, _>>()
         .map_err(|_| Error::Empty { file: certificate_file.to_owned(), what: "certificate" })?;

@@ -17,6 +17,7 @@ mod outbox_format;
 mod outbox_tool;
 mod readers;
 mod real_clients;
+mod reload;
 mod secured_uplink;
 mod shutdown;
 mod site;

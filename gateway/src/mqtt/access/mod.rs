@@ -14,6 +14,7 @@ mod users;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use argon2::password_hash::phc::PasswordHash;
@@ -70,6 +71,8 @@ struct Inner {
     /// There are some if there is a file.
     users: ArcSwapOption<Users>,
     rules: ArcSwap<Rules>,
+    /// Other rules came into force since the start.
+    rules_changed: AtomicBool,
     /// Verified in place of an unknown user's hash, so that both take the same time.
     decoy: PasswordHash,
     slots: Arc<Semaphore>,
@@ -122,6 +125,7 @@ impl Access {
             users_file: config.users_file.clone(),
             users: ArcSwapOption::from_pointee(users),
             rules: ArcSwap::from_pointee(Rules::new(&config.rules)),
+            rules_changed: AtomicBool::new(false),
             decoy,
             slots: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
             key: rand::random(),
@@ -134,9 +138,13 @@ impl Access {
         self.0.rules.load()
     }
 
+    /// Whether there is a users file.
+    pub(super) fn has_users_file(&self) -> bool {
+        self.0.users_file.is_some()
+    }
+
     /// Reads the users file again. Passwords that were right are remembered where their hashes stay.
     /// A file that cannot be used changes nothing. Blocks on the disk.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload comes next"))]
     pub(super) fn reload_users(&self) -> Result<(), AccessError> {
         let Some(file) = &self.0.users_file else { return Ok(()) };
         let users = Users::read(file)?;
@@ -147,10 +155,20 @@ impl Access {
         Ok(())
     }
 
-    /// Puts other rules in force. What was granted before stays granted.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload comes next"))]
+    /// Puts other rules in force.
     pub(super) fn set_rules(&self, rules: &[Rule]) {
-        self.0.rules.store(Arc::new(Rules::new(rules)));
+        let rules = Rules::new(rules);
+        if rules != **self.0.rules.load() {
+            self.0.rules.store(Arc::new(rules));
+            self.0.rules_changed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the rules are others than at the start, so that what was granted under them has to be
+    /// asked about again.
+    #[inline]
+    pub(super) fn have_rules_changed(&self) -> bool {
+        self.0.rules_changed.load(Ordering::Acquire)
     }
 
     /// Decides on one client. Without a users file every name is an unknown one, unless anonymous
@@ -328,10 +346,11 @@ mod tests {
     fn other_rules_are_in_force_at_once() {
         let access = access(true, None).expect("no file");
         let who = Who { user: None, client: "c", device: "d" };
-        assert!(access.rules().may_publish(who, "a").is_err());
+        access.set_rules(&[]);
+        assert!(access.rules().may_publish(who, "a").is_err() && !access.have_rules_changed());
         let filter = "a".parse().expect("a filter");
         access.set_rules(&[Rule { effect: Effect::Allow, action: Action::All, filter, user: None }]);
-        assert!(access.rules().may_publish(who, "a").is_ok());
+        assert!(access.rules().may_publish(who, "a").is_ok() && access.have_rules_changed());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(in crate::mqtt) struct Grant {
 }
 
 /// All access rules, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::mqtt) struct Rules {
     publish: Box<[Rule]>,
     subscribe: Box<[Rule]>,

@@ -105,7 +105,7 @@ fn replay(place: Place<'_>, filter: &str, request: &Request<'_>, options: Option
     let mut messages = shared.retained.matching(filter, shared.now_ms());
     messages.retain(|message| {
         let echo = options.no_local && *message.publisher() == **session.client();
-        !echo && (!options.guarded || shared.may_receive(session, message.topic()))
+        !echo && shared.may_receive(session, &options, message.topic())
     });
     if messages.is_empty() {
         return;

@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod outbox;
 mod publish;
+mod reload;
 mod spec;
 mod subscribe;
 mod websocket;
