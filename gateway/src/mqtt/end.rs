@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     ForeignClientId,
     #[error("a will to a topic that the client may not publish to")]
     WillTopic,
+    #[error("the client takes no packet as large as its acceptance")]
+    PacketBytes,
     #[error("too many sessions")]
     Sessions,
     #[error("an earlier connection of the client is not settled yet")]
@@ -54,6 +56,7 @@ impl Refusal {
         "authentication_method",
         "foreign_client_id",
         "will_topic",
+        "packet_bytes",
         "sessions",
         "busy",
         "too_many",
@@ -75,6 +78,7 @@ impl Refusal {
             Self::AuthenticationMethod => "authentication_method",
             Self::ForeignClientId => "foreign_client_id",
             Self::WillTopic => "will_topic",
+            Self::PacketBytes => "packet_bytes",
             Self::Sessions => "sessions",
             Self::Busy => "busy",
             Self::TooMany => "too_many",
@@ -92,6 +96,7 @@ impl Refusal {
             Self::Anonymous | Self::WillTopic | Self::ForeignClientId => Some(Reason::NotAuthorized),
             Self::ClientId => Some(Reason::ClientIdentifierNotValid),
             Self::AuthenticationMethod => Some(Reason::BadAuthenticationMethod),
+            Self::PacketBytes => Some(Reason::PacketTooLarge),
             Self::Sessions => Some(Reason::QuotaExceeded),
             Self::Busy => Some(Reason::ServerBusy),
             Self::TooMany => Some(Reason::ConnectionRateExceeded),
@@ -125,6 +130,8 @@ pub(super) enum End {
     Foreign,
     #[error("more publishes in flight than allowed")]
     ReceiveMaximum,
+    #[error("the answer is larger than the packets that the client takes")]
+    AnswerTooLarge,
     #[error("the session was taken over")]
     TakenOver,
     #[error("the gateway stops")]
@@ -152,6 +159,7 @@ impl End {
         "unknown_topic",
         "foreign",
         "receive_maximum",
+        "answer_too_large",
         "taken_over",
         "stopping",
         "commit_failed",
@@ -169,6 +177,7 @@ impl End {
             Self::UnknownTopic => "unknown_topic",
             Self::Foreign => "foreign",
             Self::ReceiveMaximum => "receive_maximum",
+            Self::AnswerTooLarge => "answer_too_large",
             Self::TakenOver => "taken_over",
             Self::Stopping => "stopping",
             Self::CommitFailed => "commit_failed",
@@ -184,6 +193,7 @@ impl End {
             Self::UnknownTopic => Some(Reason::TopicNameInvalid),
             Self::Foreign => Some(Reason::NotAuthorized),
             Self::ReceiveMaximum => Some(Reason::ReceiveMaximumExceeded),
+            Self::AnswerTooLarge => Some(Reason::PacketTooLarge),
             Self::TakenOver => Some(Reason::SessionTakenOver),
             Self::Stopping => Some(Reason::ServerShuttingDown),
             Self::CommitFailed => Some(Reason::Implementation),
@@ -210,6 +220,7 @@ mod tests {
             Refusal::AuthenticationMethod,
             Refusal::ForeignClientId,
             Refusal::WillTopic,
+            Refusal::PacketBytes,
             Refusal::Sessions,
             Refusal::Busy,
             Refusal::TooMany,
@@ -228,6 +239,7 @@ mod tests {
             End::UnknownTopic,
             End::Foreign,
             End::ReceiveMaximum,
+            End::AnswerTooLarge,
             End::TakenOver,
             End::Stopping,
             End::CommitFailed,

@@ -22,7 +22,7 @@ use super::keeper::received_of;
 use super::lifecycle::{Opened, Wanted};
 use super::link::Signal;
 use super::outgoing;
-use super::protocol::{Protocol, Terms};
+use super::protocol::{EXPLAINED_BYTES, Protocol, Terms};
 use super::registry::{Claim, Foreign};
 use super::session::Client;
 use super::shared::{Claimed, Permit, Seat, Shared};
@@ -38,8 +38,8 @@ const CONNECT_BYTES_MAX: usize = 72 << 10;
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a password may wait to be verified.
 const ACCESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Smallest limit on packets of a client that is told why it is refused, in bytes.
-const EXPLAINED_BYTES: u32 = 128;
+/// The largest packet for a client that did not tell its limit yet: no sentence is said to it.
+const UNTOLD_BYTES: usize = EXPLAINED_BYTES - 1;
 /// How long CONNACK may take to be written.
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,24 +99,21 @@ async fn try_open(
     let (mut stream, hello) = arrived.unwrap_or(Err(Refusal::Timeout))?;
     let hello = match hello {
         Ok(hello) => hello,
-        Err((refusal, version)) => return Err(refuse(&mut stream, version, refusal, None).await),
+        Err((refusal, version)) => return Err(refuse(&mut stream, version, refusal, UNTOLD_BYTES).await),
     };
     let body = hello.buffer.get(hello.body.clone()).unwrap_or_default();
     let connect = match Connect::decode(body) {
         Ok(connect) => connect,
         Err(malformed) => {
             shared.metrics.malformed.increment(1);
-            return Err(refuse(&mut stream, answer_version(body), malformed.into(), None).await);
+            return Err(refuse(&mut stream, answer_version(body), malformed.into(), UNTOLD_BYTES).await);
         }
     };
     let version = connect.version;
     let rest = hello.buffer.get(hello.end..).unwrap_or_default();
     match enter(shared, &permit, &connect).await {
         Ok(entered) => entered.accept(stream, permit, &connect, rest, terms.on_full).await,
-        Err(refusal) => {
-            let text = explains(&connect).then(|| refusal.to_string());
-            Err(refuse(&mut stream, Some(version), refusal, text.as_deref()).await)
-        }
+        Err(refusal) => Err(refuse(&mut stream, Some(version), refusal, packet_bytes_max(&connect)).await),
     }
 }
 
@@ -186,16 +183,21 @@ fn answer_version(body: &[u8]) -> Option<Version> {
     }
 }
 
-/// Sends the CONNACK of a refusal, as far as there is one, and closes.
+/// Sends the CONNACK of a refusal, as far as there is one and the client takes packets of its size, and
+/// closes.
 async fn refuse(
     stream: &mut Stream,
     version: Option<Version>,
     refusal: Refusal,
-    text: Option<&str>,
+    packet_bytes_max: usize,
 ) -> Refusal {
     if let (Some(version), Some(reason)) = (version, refusal.reason()) {
         let mut out = Vec::new();
-        reason.refuse_connect(&mut out, version, text);
+        let text = (packet_bytes_max >= EXPLAINED_BYTES).then(|| refusal.to_string());
+        reason.refuse_connect(&mut out, version, text.as_deref());
+        if out.len() > packet_bytes_max {
+            out.clear();
+        }
         let farewell = async {
             stream.write_all(&out).await?;
             stream.shutdown().await
@@ -318,11 +320,10 @@ fn expiry_seconds(shared: &Shared, connect: &Connect<'_>) -> u32 {
 
 /// What the client can take.
 fn terms(shared: &Shared, connect: &Connect<'_>) -> outgoing::Terms {
-    let bytes_max = connect.packet_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
     outgoing::Terms {
         version: connect.version,
         window: usize::from(connect.receive_max).min(usize::from(shared.limits.outgoing_inflight_max)),
-        packet_bytes_max: bytes_max.unwrap_or(usize::MAX),
+        packet_bytes_max: packet_bytes_max(connect),
         aliases_max: connect.topic_alias_max.min(shared.limits.topic_aliases_max),
     }
 }
@@ -348,7 +349,7 @@ impl Entered {
         rest: &[u8],
         on_full: OnFull,
     ) -> Result<Box<Connection>, Refusal> {
-        let Self { seat, present, assigned, expiry_seconds, received } = self;
+        let Self { mut seat, present, assigned, expiry_seconds, received } = self;
         let limits = &seat.shared().limits;
         let longest = limits.keep_alive_seconds_max;
         let overruled = connect.keep_alive == 0 || connect.keep_alive > longest;
@@ -364,6 +365,13 @@ impl Entered {
         };
         let mut out = Vec::new();
         connack(&mut out, connect.version, &told);
+        let bytes_max = packet_bytes_max(connect);
+        if out.len() > bytes_max {
+            // It was never accepted: its session stays as it was, and its will is nobody's.
+            drop(seat.session().take_will());
+            seat.give_back(Some(received));
+            return Err(refuse(&mut stream, Some(connect.version), Refusal::PacketBytes, bytes_max).await);
+        }
         match timeout(CONNACK_TIMEOUT, stream.write_all(&out)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(Refusal::Closed),
@@ -376,13 +384,18 @@ impl Entered {
             present,
             "connected"
         );
-        let explains = explains(connect);
-        let terms = Terms { version: connect.version, on_full, expiry_seconds, received, explains };
+        let terms = Terms {
+            version: connect.version,
+            on_full,
+            expiry_seconds,
+            received,
+            packet_bytes_max: bytes_max,
+        };
         Ok(Box::new(Connection::new(seat, permit, stream, Protocol::new(terms), keep_alive, rest)))
     }
 }
 
-/// Whether the client has room for a sentence in what is said to it.
-fn explains(connect: &Connect<'_>) -> bool {
-    connect.packet_bytes_max.is_none_or(|bytes| bytes >= EXPLAINED_BYTES)
+/// The largest packet that the client takes.
+fn packet_bytes_max(connect: &Connect<'_>) -> usize {
+    connect.packet_bytes_max.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }

@@ -37,6 +37,8 @@ const REPLIES: usize = 4;
 const FAN_OUT_MAX: usize = 4096;
 /// Most bytes of an entry that do not come from its packet: the device and the fixed fields.
 const ENTRY_OVERHEAD: usize = 256;
+/// Smallest limit on packets of a client that is told why it is refused or cut off, in bytes.
+pub(super) const EXPLAINED_BYTES: usize = 128;
 /// Bytes read at once while publishes are withheld, and the most that a client may need to name the
 /// topic of one that should not be.
 pub(super) const PEEK_BYTES: usize = 1 << 10;
@@ -46,7 +48,8 @@ pub(super) const PEEK_BYTES: usize = 1 << 10;
 pub(super) struct Protocol {
     version: Version,
     on_full: OnFull,
-    explains: bool,
+    /// The largest packet that the client takes.
+    packet_bytes_max: usize,
     /// The CONNECT asked for no session beyond the connection, so that DISCONNECT may not either.
     expires_at_once: bool,
     /// The session outlives the connection.
@@ -69,8 +72,8 @@ pub(super) struct Terms {
     pub(super) expiry_seconds: u32,
     /// Packet ids of QoS 2 that an earlier connection left open, sorted.
     pub(super) received: Vec<u16>,
-    /// The client has room for a sentence in a DISCONNECT.
-    pub(super) explains: bool,
+    /// The largest packet that the client takes.
+    pub(super) packet_bytes_max: usize,
 }
 
 /// What became of the bytes of a read.
@@ -105,11 +108,11 @@ pub(super) struct Place<'a> {
 
 impl Protocol {
     pub(super) fn new(terms: Terms) -> Self {
-        let Terms { version, on_full, expiry_seconds, received, explains } = terms;
+        let Terms { version, on_full, expiry_seconds, received, packet_bytes_max } = terms;
         Self {
             version,
             on_full,
-            explains,
+            packet_bytes_max,
             expires_at_once: expiry_seconds == 0,
             lasting: expiry_seconds > 0,
             acks: Acks::default(),
@@ -125,7 +128,7 @@ impl Protocol {
 
     /// Whether the client has room for a sentence in a DISCONNECT.
     pub(super) const fn explains(&self) -> bool {
-        self.explains
+        self.packet_bytes_max >= EXPLAINED_BYTES
     }
 
     /// Whether the session outlives the connection.

@@ -18,8 +18,9 @@ impl Protocol {
         let id = subscribe.subscription_id.unwrap_or(0);
         let mut codes = Vec::new();
         let mut granted = false;
+        self.check_answer(subscribe.requests().count())?;
         for request in subscribe.requests() {
-            let result = subscribe_one(place, &request, id);
+            let result = subscribe_one(place, self.version, &request, id);
             granted |= result.is_ok();
             codes.push(match (result, self.version) {
                 (Ok(()), _) => request.qos.number(),
@@ -40,6 +41,7 @@ impl Protocol {
         body: &[u8],
     ) -> Result<(), End> {
         let unsubscribe = Unsubscribe::decode(body, self.version)?;
+        self.check_answer(unsubscribe.filters().count())?;
         let mut changed = false;
         let code = |filter| {
             let ended = place.session.unsubscribe(&place.shared.router, filter);
@@ -51,6 +53,15 @@ impl Protocol {
         unsuback(&mut packet, self.version, unsubscribe.id, &codes);
         self.answer_durably(place, batch, packet, changed);
         Ok(())
+    }
+
+    /// Ends the connection if an answer with so many codes would be larger than its client takes
+    /// ([MQTT-3.1.2-24]): without the answer the client would wait for ever.
+    fn check_answer(&self, codes: usize) -> Result<(), End> {
+        // Packet id and no properties; the header has a length of one byte or two.
+        let body = 3 + codes;
+        let header = if body < 128 { 2 } else { 3 };
+        if header + body > self.packet_bytes_max { Err(End::AnswerTooLarge) } else { Ok(()) }
     }
 
     /// Sends an answer, but not before what a lasting session has to remember is durable.
@@ -65,9 +76,13 @@ impl Protocol {
     }
 }
 
-fn subscribe_one(place: Place<'_>, request: &Request<'_>, id: u32) -> Result<(), Reason> {
+fn subscribe_one(place: Place<'_>, version: Version, request: &Request<'_>, id: u32) -> Result<(), Reason> {
     let Place { shared, session, .. } = place;
     let (group, filter) = split_shared(request.filter);
+    if group.is_some() && version == Version::V3 {
+        // 3.1.1 does not know them: to its client this is a filter of topics that begin with `$share`.
+        return Err(Reason::TopicFilterInvalid);
+    }
     if filter.split('/').count() > shared.limits.topic_levels_max {
         return Err(Reason::TopicFilterInvalid);
     }
