@@ -124,7 +124,8 @@ impl Gateway {
 /// A client that speaks bytes.
 pub(super) struct Client<S> {
     pub(super) socket: S,
-    buffer: Vec<u8>,
+    /// Read and not taken yet.
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {

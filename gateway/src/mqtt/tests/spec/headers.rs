@@ -1,7 +1,10 @@
 //! Chapter 2: fixed headers, packet ids and properties of every packet.
 
+use std::collections::BTreeSet;
+
 use super::super::gateway::Gateway;
 use super::super::wire;
+use super::house::{Heard, house};
 use super::{BOTH, OWN, form};
 
 /// A packet of each kind that a client sends, with the flags it must have; CONNECT and PUBLISH aside.
@@ -113,5 +116,73 @@ async fn acknowledgements_hold_no_strings() {
         client.send(&packet).await;
         form::check(5, &answer);
         client.expect(&[&answer]).await;
+    }
+}
+
+// 3.1.1 [MQTT-2.3.1-5], [MQTT-4.3.1-1]
+// 5 [MQTT-2.2.1-2], [MQTT-4.3.1-1]
+#[tokio::test]
+async fn a_delivery_at_qos_0_carries_no_id() {
+    for version in BOTH {
+        let gateway = house();
+        let mut client = gateway.client(version, "d").await;
+        let mut publisher = gateway.client(version, "publisher").await;
+        for (granted, said) in [(2, 0), (0, 2), (0, 0)] {
+            client.listen(version, "house/door", granted).await;
+            publisher.say(version, said, "house/door", "payload").await;
+            client.expect(&[&wire::publish(version, 0, 0, "house/door", b"payload")]).await;
+        }
+    }
+}
+
+/// One packet of every kind that a server sends, by its first byte; `form` knows what each may look like.
+// 3.1.1 [MQTT-2.2.2-1]
+// 5 [MQTT-1.5.5-1], [MQTT-2.1.3-1], [MQTT-2.2.2-1], [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.1-1],
+//   [MQTT-3.6.2-1], [MQTT-3.7.2-1], [MQTT-3.14.2-1], [MQTT-3.14.2-2]
+#[tokio::test]
+async fn every_packet_the_gateway_sends_is_well_formed() {
+    for version in BOTH {
+        let gateway = house();
+        let mut client = gateway.raw().await;
+        let (topic, listen) = ("house/door", [("house/+", 2), ("closed/+", 1)]);
+        client
+            .send(
+                &[
+                    wire::connect(version, "d"),
+                    wire::subscribe(version, 1, &listen),
+                    wire::publish(version, 0, 0, topic, b"x"),
+                    wire::publish(version, 1, 2, topic, b"x"),
+                    wire::publish(version, 2, 3, topic, &[b'x'; 300]),
+                    wire::pubrel(3),
+                    wire::PINGREQ.to_vec(),
+                ]
+                .concat(),
+            )
+            .await;
+        let mut kinds = BTreeSet::new();
+        let mut expected = BTreeSet::from([0x20, 0x30, 0x32, 0x34, 0x40, 0x50, 0x62, 0x70, 0x90, 0xb0, 0xd0]);
+        if version == 5 {
+            expected.insert(0xe0);
+        }
+        while let Some(packet) = client.packet_or_end().await {
+            form::check(version, &packet);
+            kinds.insert(packet[0]);
+            let id = || u16::from_be_bytes([packet[2], packet[3]]);
+            match packet[0] {
+                0x32 | 0x34 => {
+                    let heard = Heard::read(version, &packet);
+                    let answer = if heard.qos == 1 { wire::puback } else { wire::pubrec };
+                    client.send(&answer(heard.id)).await;
+                }
+                0x62 => {
+                    client.send(&wire::pubcomp(id())).await;
+                    client.send(&wire::unsubscribe(version, 4, &["house/+", "never"])).await;
+                }
+                // The end: flags that no PINGREQ has.
+                0xb0 => client.send(&[0xc1, 0]).await,
+                _ => {}
+            }
+        }
+        assert_eq!(kinds, expected);
     }
 }

@@ -3,16 +3,25 @@
 //! Each test names the statements it holds in a comment; `docs/mqtt-conformance.md` is the list of all,
 //! and a test compares the two. Every packet that a client here reads is checked for its form.
 
+mod alias;
 mod auth;
 mod connack;
 mod connect;
 mod disconnect;
+mod flow;
 mod form;
 mod headers;
+mod house;
 mod publish;
+mod qos;
+mod retained;
+mod session;
+mod shared;
 mod strings;
 mod subscribe;
+mod topics;
 mod unsubscribe;
+mod will;
 
 use tokio::net::TcpStream;
 

@@ -2,6 +2,7 @@
 
 use super::super::gateway::{Client, Gateway};
 use super::super::wire::{self, Connect, plain};
+use super::house::house;
 use super::{BOTH, OWN, open, swapped, with_properties};
 
 /// Stands for three bytes of a string in every packet below.
@@ -129,4 +130,29 @@ async fn lengths_take_the_fewest_bytes() {
     assert_eq!(connack[3], 0);
     client.send(&with_properties(&[])).await;
     client.expect_silence().await;
+}
+
+// 3.1.1 [MQTT-1.5.3-3]
+// 5 [MQTT-1.5.4-3]
+#[tokio::test]
+async fn a_byte_order_mark_is_kept() {
+    for version in BOTH {
+        let gateway = house();
+        let mut client = gateway.client(version, "d").await;
+        let marked = ["\u{feff}house/door", "house/\u{feff}", "house/door\u{feff}"];
+        for filter in marked {
+            client.listen(version, filter, 1).await;
+        }
+        let mut publisher = gateway.client(version, "publisher").await;
+        // Without the mark these are other topics.
+        for topic in ["house/door", "house/"] {
+            publisher.say(version, 1, topic, "x").await;
+        }
+        for topic in marked {
+            publisher.say(version, 1, topic, "\u{feff}x").await;
+            let heard = client.take(version).await;
+            assert_eq!((&*heard.topic, &*heard.payload), (topic, "\u{feff}x"));
+        }
+        client.expect_silence().await;
+    }
 }

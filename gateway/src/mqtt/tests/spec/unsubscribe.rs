@@ -2,6 +2,7 @@
 
 use super::super::gateway::Gateway;
 use super::super::wire;
+use super::house::{house, lose, resume};
 use super::{BOTH, OWN};
 
 // 3.1.1 [MQTT-3.10.3-2]
@@ -33,5 +34,67 @@ async fn every_filter_is_answered_in_its_place() {
         client.send(&wire::unsubscribe(version, 3, &[never])).await;
         let codes: &[u8] = if version == 5 { &[0, 0x11] } else { &[] };
         client.expect(&[&wire::packet(0xb0, &[&[0, 3], codes].concat())]).await;
+    }
+}
+
+// 3.1.1 [MQTT-3.10.4-1], [MQTT-3.10.4-2]
+// 5 [MQTT-3.10.4-1], [MQTT-3.10.4-2]
+#[tokio::test]
+async fn only_the_very_same_filter_is_removed() {
+    for version in BOTH {
+        let gateway = house();
+        let mut publisher = gateway.client(version, "publisher").await;
+        let mut client = gateway.client(version, "d").await;
+        for filter in ["house/+", "House/door", "house/door/#"] {
+            client.listen(version, filter, 1).await;
+        }
+        // Each of these is covered by a filter, covers one, or is nearly one.
+        let near = ["house/door", "house/#", "#", "house/+/", "house/door/+", "HOUSE/DOOR"];
+        client.send(&wire::unsubscribe(version, 3, &near)).await;
+        let codes: &[u8] = if version == 5 { &[0, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11] } else { &[] };
+        client.expect(&[&wire::packet(0xb0, &[&[0, 3], codes].concat())]).await;
+        for topic in ["house/window", "House/door", "house/door/lock"] {
+            publisher.say(version, 1, topic, topic).await;
+            client.expect_payloads(version, &[topic]).await;
+        }
+        client.unlisten(version, "house/+").await;
+        for (topic, heard) in [("house/window", false), ("House/door", true), ("house/door", true)] {
+            publisher.say(version, 1, topic, topic).await;
+            if heard {
+                client.expect_payloads(version, &[topic]).await;
+            }
+        }
+        client.expect_silence().await;
+    }
+}
+
+// 3.1.1 [MQTT-3.10.4-3]
+// 5 [MQTT-3.10.4-3]
+#[tokio::test]
+async fn deliveries_that_were_begun_are_finished() {
+    for version in BOTH {
+        let gateway = house();
+        let mut publisher = gateway.client(version, "publisher").await;
+        let (mut client, _) = resume(&gateway, version, "d").await;
+        client.listen(version, "house/door", 2).await;
+        let mut open = Vec::new();
+        for qos in [2, 1, 2] {
+            publisher.say(version, qos, "house/door", "begun").await;
+            open.push(client.hear(version).await);
+        }
+        client.unlisten(version, "house/door").await;
+        publisher.say(version, 2, "house/door", "unheard").await;
+        client.acknowledge(&open.remove(0)).await;
+        client.expect_silence().await;
+        // What is left is sent again, although there is no subscription any more.
+        lose(&gateway, client, 1).await;
+        let (mut client, present) = resume(&gateway, version, "d").await;
+        assert!(present);
+        for earlier in &open {
+            let heard = client.hear(version).await;
+            assert_eq!((heard.dup, heard.id), (true, earlier.id));
+            client.acknowledge(&heard).await;
+        }
+        client.expect_silence().await;
     }
 }
