@@ -21,6 +21,7 @@ mod strings;
 mod subscribe;
 mod topics;
 mod unsubscribe;
+mod websocket;
 mod will;
 
 use tokio::net::TcpStream;
