@@ -52,6 +52,9 @@ pub(super) struct Shared {
     /// The start, on both clocks.
     started: (Instant, u64),
     pub(super) handshakes: Semaphore,
+    /// The next packet that anybody sends makes its connection's task panic.
+    #[cfg(test)]
+    pub(super) panics: AtomicBool,
     open: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -121,6 +124,8 @@ impl Shared {
             metrics: Metrics::new(),
             appender,
             handshakes: Semaphore::new(cores * HANDSHAKES_PER_CORE),
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         })

@@ -164,6 +164,11 @@ impl Protocol {
         intake: &mut Intake,
         input: &[u8],
     ) -> Taken {
+        #[cfg(test)]
+        assert!(
+            !place.shared.panics.swap(false, std::sync::atomic::Ordering::Relaxed),
+            "asked for by a test"
+        );
         batch.received_ms = clock::unix_ms();
         batch.fanned_out = 0;
         let bytes_max = intake.bytes_max();

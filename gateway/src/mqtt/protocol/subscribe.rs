@@ -107,7 +107,7 @@ fn subscribe_one(place: Place<'_>, version: Version, request: &Request<'_>, id: 
         RetainHandling::SendIfNew => new,
         RetainHandling::Never => false,
     };
-    // A shared subscription gets none ([MQTT-4.8.2-...]: they would go to one of many).
+    // A shared subscription gets none (MQTT 5, section 4.8.2).
     if group.is_none() && wants_retained {
         replay(place, filter, request, options);
     }

@@ -189,3 +189,34 @@ async fn a_client_that_takes_nothing_is_closed() {
     soon(gives_up).await;
     gateway.connections(0).await;
 }
+
+/// Whatever the task of one connection had in its hands, others do not notice, and its client finds its
+/// session again.
+#[tokio::test]
+async fn a_panic_closes_its_connection_and_nothing_else() {
+    let gateway = Gateway::start();
+    let mut bystander = gateway.client(5, "bystander").await;
+    let mut subscriber = gateway.client(5, "d").await;
+    subscriber.send(&wire::subscribe(5, 1, &[("devices/d/#", 0)])).await;
+    assert_eq!(subscriber.packet().await[0], 0x90);
+    let lasting = Connect { flags: 0, ..plain(4, "lasting") }.bytes();
+    let mut client = gateway.raw().await;
+    client.send(&lasting).await;
+    client.expect(&[&[0x20, 2, 0, 0]]).await;
+    client.send(&wire::subscribe(4, 1, &[("devices/lasting/#", 1)])).await;
+    assert_eq!(client.packet().await[0], 0x90);
+    gateway.handle.shared.panics.store(true, std::sync::atomic::Ordering::Relaxed);
+    let topic = "devices/lasting/telemetry";
+    client.send(&wire::publish(4, 1, 7, topic, b"first")).await;
+    client.expect_end(&[]).await;
+    bystander.expect_silence().await;
+    subscriber.expect_silence().await;
+    let mut client = gateway.raw().await;
+    client.send(&lasting).await;
+    client.expect(&[&[0x20, 2, 1, 0]]).await;
+    client.send(&wire::publish(4, 1, 7, topic, b"first")).await;
+    let mut got = [client.packet().await, client.packet().await];
+    got.sort();
+    assert_eq!(got, [wire::publish(4, 1, 1, topic, b"first"), wire::puback(7)]);
+    assert_eq!(gateway.outbox.payloads(), ["first"]);
+}
