@@ -78,6 +78,8 @@ pub(super) struct Connection {
     deliveries: bool,
     watch: Watch,
     room: Option<Waiting>,
+    /// Another connection has the client id: this one reads once more and closes.
+    overtaken: bool,
     closing: Option<End>,
     /// The wait for acknowledgements is over, whatever is missing.
     expired: bool,
@@ -153,6 +155,7 @@ impl Connection {
             deliveries: true,
             watch: Watch::Reading,
             room: None,
+            overtaken: false,
             closing: None,
             expired: false,
         }
@@ -212,6 +215,11 @@ impl Connection {
                     pass = Pass::Progress;
                 }
             }
+            if self.overtaken {
+                // What the client had sent before it connected again was read, once.
+                self.close(End::TakenOver);
+                pass = Pass::Progress;
+            }
         }
         let ends = self.closing.filter(|_| self.expired || self.protocol.acks.is_empty());
         if let Some((end, reason)) = ends.and_then(|end| Some((end, end.reason()?))) {
@@ -242,9 +250,7 @@ impl Connection {
             // Taken when the socket takes more.
             self.deliveries = true;
         }
-        if raised(Signal::TakenOver) {
-            self.close(End::TakenOver);
-        }
+        self.overtaken |= raised(Signal::TakenOver);
         if raised(Signal::Stop) {
             self.close(End::Stopping);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gateway::{Client, Gateway, open_config, soon};
-use super::wire::{self, plain};
+use super::wire::{self, Connect, plain};
 use crate::supervise::Phase;
 
 const TOPIC: &str = "devices/d/telemetry";
