@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
@@ -53,7 +54,7 @@ pub(super) struct WebSocket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The client closed.
+    /// The client closed, or hung up.
     Closed,
     /// The client broke the rules, or the socket failed.
     Failed,
@@ -94,7 +95,11 @@ impl WebSocket {
                 Ok(Message::Close(_)) => self.state = State::Closed,
                 Ok(Message::Text(_)) => self.fail(cx, CloseCode::Unsupported, "mqtt takes binary messages"),
                 Err(error) if would_block(&error) => return Poll::Pending,
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => self.state = State::Closed,
+                Err(
+                    Error::ConnectionClosed
+                    | Error::AlreadyClosed
+                    | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+                ) => self.state = State::Closed,
                 Err(Error::Io(_)) => self.state = State::Failed,
                 Err(Error::Capacity(_)) => self.fail(cx, CloseCode::Size, "too large"),
                 Err(Error::Utf8(_)) => self.fail(cx, CloseCode::Unsupported, "mqtt takes binary messages"),
@@ -250,93 +255,4 @@ impl<S: AsyncWrite + Unpin> Write for Polled<'_, '_, S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    /// A gateway's end and the socket of its client.
-    async fn pair() -> (WebSocket, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("an address");
-        let client = TcpStream::connect(address).await.expect("connected");
-        let (socket, _) = listener.accept().await.expect("accepted");
-        (WebSocket::new(Stream::Plain(socket), Vec::new(), 1024), client)
-    }
-
-    #[tokio::test]
-    async fn nothing_is_taken_beyond_a_frame_that_the_socket_refuses() {
-        let (mut socket, mut client) = pair().await;
-        let bytes = vec![7; 100 << 10];
-        let mut accepted = 0;
-        let full = |cx: &mut Context<'_>| loop {
-            match Pin::new(&mut socket).poll_write(cx, &bytes) {
-                Poll::Ready(count) => accepted += count.expect("written"),
-                Poll::Pending => break Poll::Ready(()),
-            }
-        };
-        poll_fn(full).await;
-        let again = |cx: &mut Context<'_>| {
-            let more = (0..1000).any(|_| Pin::new(&mut socket).poll_write(cx, &bytes).is_ready());
-            Poll::Ready(more)
-        };
-        assert!(!poll_fn(again).await && accepted > FRAME_BYTES_MAX);
-        // Everything that was taken arrives, in frames without masks.
-        let drain = async {
-            let mut payload = 0;
-            while payload < accepted {
-                let mut head = [0; 2];
-                client.read_exact(&mut head).await.expect("a header");
-                assert_eq!(head[0], 0x82);
-                let length = match head[1] {
-                    126 => usize::from(client.read_u16().await.expect("a length")),
-                    short => usize::from(short),
-                };
-                let mut part = vec![0; length];
-                client.read_exact(&mut part).await.expect("a payload");
-                assert!(length <= FRAME_BYTES_MAX && part.iter().all(|byte| *byte == 7));
-                payload += length;
-            }
-            payload
-        };
-        let (payload, flushed) = tokio::join!(drain, socket.flush());
-        flushed.expect("flushed");
-        assert_eq!(payload, accepted);
-    }
-
-    #[tokio::test]
-    async fn only_content_an_end_or_a_breach_is_readable() {
-        let check = async |frames: &[&[u8]], readable: bool| {
-            let (mut socket, mut client) = pair().await;
-            for frame in frames {
-                client.write_all(frame).await.expect("written");
-            }
-            // A pong says that everything before was taken; what follows it is content or nothing.
-            client.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.expect("written");
-            let mut pong = [0; 2];
-            let taken = async {
-                tokio::select! {
-                    () = poll_fn(|cx| socket.poll_readable(cx)) => true,
-                    _ = client.read_exact(&mut pong) => false,
-                }
-            };
-            assert_eq!(timeout(Duration::from_secs(20), taken).await, Ok(readable), "{frames:02x?}");
-        };
-        let mask = [0; 4];
-        let ping = [&[0x89, 0x80][..], &mask].concat();
-        let pong = [&[0x8a, 0x80][..], &mask].concat();
-        let empty = [&[0x82, 0x80][..], &mask].concat();
-        let begun = [&[0x02, 0x81][..], &mask, b"x"].concat();
-        check(&[], false).await;
-        check(&[&pong, &empty], false).await;
-        check(&[&begun], false).await;
-        let content = [&[0x82, 0x81][..], &mask, b"x"].concat();
-        check(&[&empty, &content], true).await;
-        check(&[&ping, &begun, &[0x80, 0x80, 0, 0, 0, 0]], true).await;
-        check(&[&[0x88, 0x80, 0, 0, 0, 0]], true).await;
-        check(&[&[0x81, 0x80, 0, 0, 0, 0]], true).await;
-        check(&[&[0x82, 0x01, 0]], true).await;
-    }
-}
+mod tests;
