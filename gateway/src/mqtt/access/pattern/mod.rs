@@ -16,7 +16,11 @@ pub(in crate::mqtt) const BYTES_MAX: usize = 1024;
 
 /// The filter of an access rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(Box<[Level]>);
+pub struct Pattern {
+    levels: Box<[Level]>,
+    /// What everything that it covers begins with; spares most rules a closer look.
+    start: Box<str>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Level {
@@ -70,7 +74,8 @@ impl FromStr for Pattern {
         if before_last.contains(&Level::Rest) {
             return Err(PatternError::Wildcard);
         }
-        Ok(Self(levels))
+        let start = start(&levels).into();
+        Ok(Self { levels, start })
     }
 }
 
@@ -79,12 +84,16 @@ impl Pattern {
     /// matches itself.
     #[inline]
     pub(super) fn covers(&self, who: Who<'_>, filter: &str) -> bool {
+        filter.as_bytes().starts_with(self.start.as_bytes()) && self.covers_levels(who, filter)
+    }
+
+    fn covers_levels(&self, who: Who<'_>, filter: &str) -> bool {
         let mut asked = filter.split('/');
-        for (place, level) in self.0.iter().enumerate() {
+        for (place, level) in self.levels.iter().enumerate() {
             match (level, asked.next()) {
                 (Level::Rest, _) => return true,
                 // At the top `#` matches no less than one level.
-                (Level::Any, Some("#")) => return place == 0 && self.0.get(1) == Some(&Level::Rest),
+                (Level::Any, Some("#")) => return place == 0 && self.levels.get(1) == Some(&Level::Rest),
                 (Level::Any, Some(_)) => {}
                 (level, Some(asked)) if level.spelled(place, who) == Some(asked) => {}
                 (_, _) => return false,
@@ -96,11 +105,11 @@ impl Pattern {
     /// Whether some topic fits the pattern and is matched by `filter`.
     pub(super) fn overlaps(&self, who: Who<'_>, filter: &str) -> bool {
         let mut asked = filter.split('/');
-        for (place, level) in self.0.iter().enumerate() {
+        for (place, level) in self.levels.iter().enumerate() {
             match (level, asked.next()) {
                 (Level::Rest, _) => return true,
                 (_, Some("#")) => {
-                    let mut rest = self.0.iter().enumerate().skip(place);
+                    let mut rest = self.levels.iter().enumerate().skip(place);
                     return rest.all(|(place, level)| level.meets_wildcard(place, who));
                 }
                 (Level::Any, Some(_)) => {}
@@ -111,6 +120,20 @@ impl Pattern {
         }
         matches!(asked.next(), None | Some("#"))
     }
+}
+
+/// The levels that are spelled out at the beginning, up to the slash before the next one. `#` takes in
+/// what ends without that slash.
+fn start(levels: &[Level]) -> String {
+    let mut start = String::new();
+    for (place, level) in levels.iter().enumerate() {
+        if place > 0 && *level != Level::Rest {
+            start.push('/');
+        }
+        let Level::Text(text) = level else { break };
+        start.push_str(text);
+    }
+    start
 }
 
 // === impl Level ===
