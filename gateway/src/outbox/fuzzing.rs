@@ -1,7 +1,9 @@
 //! What the outbox finds on disk; see [`crate::fuzzing`]. The stand-in for a damaged disk is not random bytes
 //! alone: with the checksum put right the fields behind it are read as well.
 
-use penstock_proto::{Lane, Seq};
+#[cfg(test)]
+use penstock_proto::Lane;
+use penstock_proto::Seq;
 
 use super::keys::{
     Format, Head, Hole, MetaKey, Progress, decode_epoch, decode_log, encode_epoch, encode_log,

@@ -66,6 +66,7 @@ impl Sizes {
 }
 
 /// The size of the PUBLISH that [`publish`] would append, in bytes.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn publish_bytes(version: Version, delivery: &Delivery<'_>) -> usize {
     Sizes::of(version, delivery).packet()
 }

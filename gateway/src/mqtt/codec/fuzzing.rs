@@ -1,12 +1,13 @@
 //! The decoders on bytes of any kind; see [`crate::fuzzing`].
 
+use super::deliver::publish_bytes;
 use super::properties::{self, Allowed};
 use super::reader::Reader;
-use super::topic::{is_filter, is_name};
+use super::topic::{is_filter, is_name, shared};
 use super::{
     Ack, AckKind, Connect, Delivery, Disconnect, Frame, Malformed, PacketType, Publish, PublishProperties,
     Reason, Split, Subscribe, Unsubscribe, Version, auth, encode, filter_matches, ping, puback, pubcomp,
-    publish_bytes, publish_to, publish_topic, pubrec, pubrel, shared, split, version_of,
+    publish_to, publish_topic, pubrec, pubrel, split, version_of,
 };
 
 /// Largest packet that is taken.

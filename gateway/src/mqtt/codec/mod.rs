@@ -18,7 +18,6 @@
 //! | `encode`, `deliver` | what a server sends |
 //! | `malformed`, `reason` | why a packet is refused, and the codes of both versions |
 #![warn(clippy::indexing_slicing)]
-#![allow(dead_code, unused_imports, reason = "the sessions that use the rest come in the next change")]
 
 mod connect;
 mod control;
@@ -39,7 +38,7 @@ mod topic;
 
 pub(super) use connect::{Connect, Will, version_of};
 pub(super) use control::{Ack, AckKind, Disconnect, auth, ping};
-pub(super) use deliver::{Delivery, publish as publish_to, publish_bytes};
+pub(super) use deliver::{Delivery, publish as publish_to};
 pub(super) use encode::{
     Connack, connack, disconnect, pingresp, puback, pubcomp, pubrec, pubrel, suback, unsuback,
 };
@@ -48,7 +47,7 @@ pub(super) use malformed::Malformed;
 pub(super) use publish::{Publish, PublishProperties, publish_topic};
 pub(super) use reason::Reason;
 pub(super) use subscribe::{Request, RetainHandling, Subscribe, Unsubscribe};
-pub(super) use topic::{filter_matches, shared};
+pub(super) use topic::filter_matches;
 
 /// Valid and broken packets, to make others of.
 #[cfg(test)]

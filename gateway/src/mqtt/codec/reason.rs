@@ -4,6 +4,7 @@ use super::malformed::Malformed;
 
 /// A reason code of MQTT 5 (section 2.4): what a server may send. The granted levels of a SUBACK are no
 /// reasons, and this server knows no other to use.
+#[cfg_attr(not(test), expect(dead_code, reason = "the list is the specification's"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Reason {

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod connect;
 mod gateway;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod outbox;

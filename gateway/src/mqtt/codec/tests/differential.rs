@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
+use super::super::deliver::publish_bytes;
 use super::super::{
     Connack, Delivery, Frame, Publish, Qos, Reason, Split, Version, connack, disconnect, pingresp, puback,
-    pubcomp, publish_bytes, publish_to, pubrec, pubrel, split, suback, unsuback,
+    pubcomp, publish_to, pubrec, pubrel, split, suback, unsuback,
 };
 use super::BYTES_MAX;
 use super::seen::{of_v4, of_v5, ours, publish_v5};
