@@ -28,7 +28,7 @@ const OPEN_DOORS: &[&str] = &["supervise::clock", "mqtt::access", "outbox::offli
 
 /// Files that alone may name a crate.
 const KEEPERS: &[(&str, &[&str])] = &[
-    ("rocksdb::", &["outbox/store.rs"]),
+    ("rocksdb::", &["outbox/store/options.rs", "outbox/store/rocks.rs"]),
     ("rdkafka::", &["uplink/producer/mod.rs", "uplink/producer/native.rs", "uplink/reader.rs"]),
     ("unsafe_code", &["uplink/producer/native.rs"]),
     ("metrics::counter!", &["observe/metric.rs"]),

@@ -47,6 +47,8 @@ pub(super) enum Cause {
     MissingSegment,
     /// Nobody can say what should be there.
     NoHighWaterMark,
+    /// The state of the front end cannot be read whole.
+    DamagedState,
 }
 
 /// Positions of one lane, first and last inclusive.

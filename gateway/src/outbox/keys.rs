@@ -30,6 +30,9 @@ pub(super) enum MetaKey {
     /// `6, lane, first position (big-endian)` → [`Hole`]. Written when entries are found to be gone,
     /// deleted when the lane is trimmed past it.
     Hole(Lane, Seq),
+    /// `7` → how often the state of the front end was replaced. Written with each replacement; missing
+    /// if there was none.
+    State,
 }
 
 /// Who wrote the directory last, and who may read it: the guard against a downgrade.
@@ -117,6 +120,7 @@ impl MetaKey {
                 key.extend_from_slice(&first.0.to_be_bytes());
                 key
             }
+            Self::State => vec![7],
         }
     }
 
@@ -137,6 +141,7 @@ impl MetaKey {
                 let lane = Lane::try_from(input.u8()?).ok()?;
                 return Some(Self::Hole(lane, segment_first(input.rest())?));
             }
+            7 => Self::State,
             _ => return None,
         };
         input.is_empty().then_some(key)
@@ -178,6 +183,16 @@ pub(super) fn encode_epoch(epoch: Epoch) -> Vec<u8> {
 
 pub(super) fn decode_epoch(value: &[u8]) -> Option<Epoch> {
     versioned(value)?.u32().map(Epoch)
+}
+
+pub(super) fn encode_state(replacements: u32) -> Vec<u8> {
+    let mut value = vec![VALUE_VERSION];
+    value.extend_from_slice(&replacements.to_le_bytes());
+    value
+}
+
+pub(super) fn decode_state(value: &[u8]) -> Option<u32> {
+    versioned(value)?.u32()
 }
 
 impl Head {
@@ -263,6 +278,7 @@ mod tests {
             Just(MetaKey::Format),
             Just(MetaKey::Log),
             Just(MetaKey::Epoch),
+            Just(MetaKey::State),
             lane.clone().prop_map(MetaKey::Head),
             (lane.clone(), "[a-z][a-z0-9-]{0,20}").prop_map(|(lane, name)| MetaKey::Progress(lane, name)),
             (lane, any::<u64>()).prop_map(|(lane, first)| MetaKey::Hole(lane, Seq(first))),
@@ -294,6 +310,7 @@ mod tests {
             }
             prop_assert_eq!(decode_epoch(&encode_epoch(Epoch(epoch))), Some(Epoch(epoch)));
             prop_assert_eq!(decode_log(&encode_log(LogId(low))), Some(LogId(low)));
+            prop_assert_eq!(decode_state(&encode_state(epoch)), Some(epoch));
         }
 
         #[test]

@@ -12,6 +12,7 @@
 
 mod opening;
 mod repair;
+mod state;
 
 use penstock_proto::{Epoch, Lane, LogId, Seq};
 
@@ -26,6 +27,7 @@ use crate::supervise::chain;
 use opening::{Begun, Opening};
 pub(super) use repair::examine;
 use repair::{Repaired, repair};
+use state::mend;
 
 /// A consumer that holds trim on a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +114,11 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
     directory.set_aside(engine, request.published.is_some())?;
     directory.create_database()?;
     let (store, unreadable) = open_store(&request, &known)?;
+    // Refuses what is not ours before anything is changed.
+    drop(Opening::new(&request, store.as_ref(), &known)?);
+    let (store, lost_state) = mend(&request, store)?;
     let mut opening = Opening::new(&request, store.as_ref(), &known)?;
-    let (lanes, repaired) = match (opening.survey(consumers), unreadable) {
+    let (lanes, mut repaired) = match (opening.survey(consumers), unreadable) {
         (Ok(lanes), None) if !opening.is_behind_its_mark()? => (lanes, Repaired::default()),
         // No position is missed, and still the log was lost or its syncs were not kept.
         (Ok(_), None) if request.quarantines() => repair(&mut opening, consumers, Cause::ShortLog)?,
@@ -127,6 +132,7 @@ pub(super) fn open(request: Request<'_>) -> Result<Recovered, OpenError> {
             _ => return Err(error),
         },
     };
+    repaired.lost_state = lost_state;
     let progress = opening.progress(consumers, &lanes)?;
     let begun = opening.begin(lanes, &repaired, consumers)?;
     drop(opening);

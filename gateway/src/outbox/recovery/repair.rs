@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use penstock_proto::{Epoch, Lane, LogId, Seq};
 
 use super::opening::Opening;
+use super::state::LostState;
 use super::{ConsumerId, LaneEnds, LaneHole, pass_holes, refused};
 use crate::outbox::error::{OpenError, StoreError, StoreErrorKind};
 use crate::outbox::incident::{Cause, Damaged, EVIDENCE_BYTES_MAX, Incident, Range};
@@ -56,6 +57,8 @@ pub(super) struct Repaired {
     salvaged: Vec<Range>,
     /// Whether the findings are known to be all.
     proven: bool,
+    /// What could not be read of the state of the front end.
+    pub(super) lost_state: Option<LostState>,
 }
 
 /// Where reading a lane has come to.
@@ -86,7 +89,7 @@ pub(super) fn repair(
     for (lane, ends) in Lane::ALL.into_iter().zip(&mut ends) {
         *ends = read_lane(opening, lane, consumers, proven, &mut findings)?;
     }
-    Ok((ends, Repaired { cause: Some(cause), findings, salvaged, proven }))
+    Ok((ends, Repaired { cause: Some(cause), findings, salvaged, proven, lost_state: None }))
 }
 
 fn read_lane(
@@ -334,6 +337,8 @@ fn later(store: &dyn Store, (key, value): (MetaKey, Vec<u8>)) -> Option<Change<'
             let low = |value: &[u8]| Progress::decode(value).map(|progress| progress.low);
             low(&value) > ours.as_deref().and_then(low)
         }
+        // Names a family of the database that it was written to.
+        MetaKey::State => false,
         MetaKey::Hole(..) => ours.is_none() && Hole::decode(&value).is_some(),
     };
     is_later.then_some(Change::Meta { key, value })
@@ -417,9 +422,10 @@ impl Repaired {
 
     /// What is to be said; `None` if in the end nothing is missing.
     pub(super) fn incident(&self, log: LogId, epoch: Epoch, at_ms: u64) -> Option<Incident> {
-        let cause = self.cause?;
-        let (ranges, proven) = (self.findings.ranges(), self.proven);
-        if ranges.is_empty() && proven {
+        let cause = self.cause.or_else(|| self.lost_state.as_ref().map(|_| Cause::DamagedState))?;
+        // Without another cause nothing else is missed.
+        let (ranges, proven) = (self.findings.ranges(), self.proven || self.cause.is_none());
+        if ranges.is_empty() && proven && self.lost_state.is_none() {
             tracing::warn!(?cause, salvaged = ?self.salvaged, "everything that was acknowledged could be read after all");
             return None;
         }
@@ -432,6 +438,10 @@ impl Repaired {
             detail.push_str(
                 "; sessions, queued and retained messages may be as old as the last group before what is missing",
             );
+        }
+        if let Some(lost) = &self.lost_state {
+            detail.push_str("; ");
+            detail.push_str(&lost.detail());
         }
         let salvaged = self.salvaged.clone();
         Some(Incident { cause, log, epoch, at_ms, ranges, salvaged, proven, detail })

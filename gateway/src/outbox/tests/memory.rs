@@ -13,7 +13,7 @@ use penstock_proto::{Lane, Seq};
 use super::super::error::{StoreError, StoreErrorKind};
 use super::super::keys::MetaKey;
 use super::super::space::{Disk, FileSystem};
-use super::super::state::{StateOp, VisitState};
+use super::super::state::{StateOp, StateOps, VisitState};
 use super::super::store::{Change, Condition, Engine, FileKind, Open, Store, Visit};
 use crate::supervise::clock;
 
@@ -47,6 +47,8 @@ struct State {
     broken_rules: Vec<String>,
     cleaned: Vec<(Lane, Seq)>,
     disk: Option<PretendedDisk>,
+    /// State between these keys cannot be read, both inclusive.
+    bad_state: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A small disk: what was written and the files beside the database take up its space.
@@ -149,6 +151,11 @@ impl Memory {
         }
     }
 
+    /// State between these keys, both inclusive, cannot be read until it is replaced.
+    pub(super) fn damage_state(&self, from: &[u8], to: &[u8]) {
+        self.0.0.lock().bad_state = Some((from.to_vec(), to.to_vec()));
+    }
+
     /// The set-aside log holds nothing.
     pub(super) fn lose_salvage(&self) {
         self.0.0.lock().salvage = Content::default();
@@ -233,6 +240,17 @@ impl Engine for Memory {
         }
         state.exists = true;
         Ok(Box::new(self.clone()))
+    }
+
+    fn replace_state(&self, _path: &Path, content: &StateOps) -> Result<(), StoreError> {
+        let mut state = self.0.0.lock();
+        let State { now, durable, bad_state, broken_rules, .. } = &mut *state;
+        *bad_state = None;
+        for content_of in [now, durable] {
+            content_of.state.clear();
+            content_of.apply(&[Change::State { ops: content }], broken_rules);
+        }
+        Ok(())
     }
 
     fn disk(&self, path: &Path) -> Box<dyn Disk> {
@@ -328,7 +346,19 @@ impl Store for Memory {
             return Err(failed("injected: the read failed"));
         }
         for (key, value) in state.now.state.range(prefix.to_vec()..) {
+            state.check_state(key)?;
             if !key.starts_with(prefix) || visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_state_back(&self, visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        let state = self.0.0.lock();
+        for (key, value) in state.now.state.iter().rev() {
+            state.check_state(key)?;
+            if visit(key, value).is_break() {
                 break;
             }
         }
@@ -353,6 +383,14 @@ impl Store for Memory {
 
     fn condition(&self) -> Result<Condition, StoreError> {
         Ok(Condition::default())
+    }
+}
+
+impl State {
+    fn check_state(&self, key: &[u8]) -> Result<(), StoreError> {
+        let bad = self.bad_state.as_ref().is_some_and(|(from, to)| (from.as_slice()..=to).contains(&key));
+        let message = "injected: block checksum mismatch".to_owned();
+        if bad { Err(StoreError { kind: StoreErrorKind::Corruption, message }) } else { Ok(()) }
     }
 }
 

@@ -159,6 +159,10 @@ impl Engine for FailingSync {
         RocksEngine.files(path)
     }
 
+    fn replace_state(&self, path: &Path, content: &StateOps) -> Result<(), StoreError> {
+        RocksEngine.replace_state(path, content)
+    }
+
     fn open(&self, path: &Path, how: Open) -> Result<Box<dyn Store>, StoreError> {
         Ok(Box::new(FailingSyncStore { rocks: RocksEngine.open(path, how)?, fail: self.clone() }))
     }
@@ -190,6 +194,10 @@ impl Store for FailingSyncStore {
 
     fn scan_state(&self, prefix: &[u8], visit: &mut VisitState<'_>) -> Result<(), StoreError> {
         self.rocks.scan_state(prefix, visit)
+    }
+
+    fn scan_state_back(&self, visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        self.rocks.scan_state_back(visit)
     }
 
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {

@@ -435,6 +435,10 @@ impl Store for BadBlock {
         self.memory.scan_state(prefix, visit)
     }
 
+    fn scan_state_back(&self, visit: &mut VisitState<'_>) -> Result<(), StoreError> {
+        self.memory.scan_state_back(visit)
+    }
+
     fn reclaim(&self, lane: Lane, below: Seq) -> Result<u64, StoreError> {
         self.memory.reclaim(lane, below)
     }

@@ -1,5 +1,6 @@
 //! State of the front end: durable with its entries, written in time without them, kept through damage.
 
+use super::super::OnMissingRange;
 use super::super::error::Error;
 use super::super::record::Encoded;
 use super::super::state::StateSize;
@@ -172,13 +173,108 @@ fn state_that_is_lost_with_the_log_is_named_in_the_report() {
     memory.lose_tail(Lane::Telemetry, 1);
     let running = Running::again(Arc::clone(&directory), memory, |_| {}).expect("it goes on");
     assert_eq!(state_of(&running.outbox, ""), pairs(&[("k", "1")]), "what can be read is kept");
-    let reports = std::fs::read_dir(directory.path().join("quarantine")).unwrap().flatten();
-    let reports: Vec<String> =
-        reports.map(|folder| std::fs::read_to_string(folder.path().join("incident.json")).unwrap()).collect();
+    let reports = reports(directory.path());
     assert!(
         reports.len() == 1 && reports[0].contains("sessions, queued and retained messages"),
         "{reports:?}"
     );
+}
+
+/// The reports of all incidents.
+fn reports(directory: &Path) -> Vec<String> {
+    let Ok(folders) = std::fs::read_dir(directory.join("quarantine")) else { return Vec::new() };
+    let report = |folder: std::fs::DirEntry| std::fs::read_to_string(folder.path().join("incident.json"));
+    folders.flatten().map(|folder| report(folder).expect("a report")).collect()
+}
+
+fn with_damaged_state(from: &str, to: &str) -> (Arc<TempDir>, Memory) {
+    let running = Running::new();
+    let state: Vec<String> = (10..20).map(|n| n.to_string()).collect();
+    let state: Vec<_> = state.iter().map(|key| (key.as_str(), Some("v"))).collect();
+    let ticket = submit_both(&running, &running.done, "a", &changes(&state));
+    wait_durable(&running.done, ticket).unwrap();
+    running.close();
+    running.memory.damage_state(from.as_bytes(), to.as_bytes());
+    (Arc::clone(&running.directory), running.memory.clone())
+}
+
+#[test]
+fn what_can_be_read_of_damaged_state_is_kept_and_the_rest_is_named() {
+    for (from, to, kept) in [("13", "15", 7), ("10", "12", 7), ("17", "19", 7), ("10", "19", 0)] {
+        let (directory, memory) = with_damaged_state(from, to);
+        let running = Running::again(Arc::clone(&directory), memory, |_| {}).expect("it opens");
+        let found = state_of(&running.outbox, "");
+        assert_eq!(found.len(), kept, "{found:?}");
+        assert!(found.iter().all(|(key, _)| key.as_str() < from || key.as_str() > to), "{found:?}");
+        assert_eq!(
+            read(&mut running.consumer(Lane::Telemetry)),
+            expected(1, &["a"]),
+            "entries are not touched"
+        );
+        let reports = reports(directory.path());
+        assert_eq!(reports.len(), 1);
+        let (cause, said) = ("\"cause\": \"damaged-state\"", format!("{kept} keys were kept"));
+        assert!(reports[0].contains(cause) && reports[0].contains(&said), "{reports:?}");
+        let ticket = submit_state(&running, &changes(&[("new", Some("1"))]), Urgency::Prompt);
+        wait_durable(&running.done, ticket).unwrap();
+        let running = running.restarted();
+        assert_eq!(state_of(&running.outbox, "").len(), kept + 1);
+        assert_eq!(
+            super::super::incident::count(&directory.path().join("quarantine")).total,
+            1,
+            "it is said once"
+        );
+    }
+}
+
+#[test]
+fn damaged_state_is_refused_if_that_is_wanted() {
+    let (directory, memory) = with_damaged_state("13", "15");
+    let refuse = |config: &mut Config| config.on_missing_range = OnMissingRange::Refuse;
+    let error = Running::again(directory, memory, refuse).map(|_| ()).expect_err("refused");
+    assert!(matches!(error, OpenError::Store { .. }), "{error}");
+}
+
+/// The database's table files of `state`, whatever it is called.
+fn state_tables(directory: &Path) -> Vec<std::path::PathBuf> {
+    let database = directory.join("database");
+    let options = rocksdb::Options::default();
+    let families = rocksdb::DB::list_cf(&options, &database).unwrap();
+    let db = rocksdb::DB::open_cf_for_read_only(&options, &database, families, false).unwrap();
+    let tables = db.live_files().unwrap().into_iter();
+    let of_state = tables.filter(|table| table.column_family_name.starts_with("state"));
+    of_state.map(|table| database.join(table.name.trim_start_matches('/'))).collect()
+}
+
+#[test]
+fn rocks_goes_on_without_a_bad_block_of_state() {
+    const KEYS: usize = 3000;
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = open_rocks(directory.path()).unwrap();
+    let (done, mut state) = (Arc::default(), StateOps::default());
+    (0..KEYS).for_each(|n| state.put(format!("{n:06}").as_bytes(), &[b'v'; 100]));
+    let ticket = outbox.appender().submit_state(&state, Urgency::Prompt, &done);
+    wait_durable(&done, ticket).unwrap();
+    close(&outbox);
+    // Another start brings what is in the log to a file.
+    close(&open_rocks(directory.path()).unwrap());
+    let tables = state_tables(directory.path());
+    assert_eq!(tables.len(), 1);
+    let mut bytes = std::fs::read(&tables[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&tables[0], bytes).unwrap();
+    for start in 1..=3 {
+        let outbox = open_rocks(directory.path()).expect("it opens");
+        let kept = state_of(&outbox, "").len();
+        assert!((KEYS / 2..KEYS).contains(&kept), "start {start}: {kept}");
+        let (done, state) = (Arc::default(), changes(&[("x", Some("y"))]));
+        let ticket = outbox.appender().submit_state(&state, Urgency::Prompt, &done);
+        wait_durable(&done, ticket).unwrap();
+        close(&outbox);
+        let reports = reports(directory.path());
+        assert!(reports.len() == 1 && reports[0].contains("damaged-state"), "start {start}: {reports:?}");
+    }
 }
 
 #[test]
