@@ -65,7 +65,7 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
         // A tick of 20 ms stands for a second.
         let gateway = Gateway::with_tick(&open_config(), Duration::from_millis(20));
         let mut client = gateway.raw().await;
-        client.send(&wire::Connect { keep_alive: 10, ..plain(version, "d") }.bytes()).await;
+        client.send(&Connect { keep_alive: 10, ..plain(version, "d") }.bytes()).await;
         assert_eq!(client.packet().await[3], 0);
         for _ in 0..40 {
             client.expect_silence().await;
@@ -82,7 +82,7 @@ async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
 async fn keep_alive_rests_while_the_socket_is_not_read() {
     let gateway = Gateway::with_tick(&open_config(), Duration::from_millis(5));
     let mut client = gateway.raw().await;
-    client.send(&wire::Connect { keep_alive: 60, ..plain(5, "d") }.bytes()).await;
+    client.send(&Connect { keep_alive: 60, ..plain(5, "d") }.bytes()).await;
     assert_eq!(client.packet().await[3], 0);
     gateway.outbox.set_full(true).await;
     client.send(&wire::publish(5, 1, 1, TOPIC, b"x")).await;
