@@ -35,7 +35,10 @@ fn count_panics() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let file = info.location().map_or("", |place| place.file());
-            PANICS.fetch_add(usize::from(file.contains("mqtt") && !file.contains("tests")), Ordering::SeqCst);
+            // Another test of this process asks for one.
+            let asked_for = info.payload_as_str().is_some_and(|text| text.contains("asked for by a test"));
+            let counts = file.contains("mqtt") && !file.contains("tests") && !asked_for;
+            PANICS.fetch_add(usize::from(counts), Ordering::SeqCst);
             before(info);
         }));
     });
