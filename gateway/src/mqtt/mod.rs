@@ -24,6 +24,7 @@
 //! | connections | `connections_max` | CONNACK 0x9F / 3; far above it the socket is closed unheard |
 //! | packet | `packet_bytes_max` | 0x95 from the header, closed |
 //! | CONNECT | 72 KiB, `connect_timeout` | 0x95; closed |
+//! | WebSocket: request, message | 16 KiB, the larger of `packet_bytes_max` and 72 KiB | 431; closed with 1009 |
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
 //! | on its way to the disk | the outbox | not read |
@@ -46,8 +47,9 @@
 //! `intake` says which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
 //! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
 //! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
-//! has (`durable`), `sys` is `$SYS`. `template` knows topics, `keep_alive` deadlines, `end` the reasons
-//! for an end.
+//! has (`durable`), `sys` is `$SYS`. `websocket` makes a `stream` of messages; `reload` changes users,
+//! rules and certificates while devices are connected. `template` knows topics, `keep_alive` deadlines,
+//! `end` the reasons for an end.
 
 mod access;
 mod acks;

@@ -32,7 +32,7 @@ const OUTGOING_BYTES_MAX: Key = Key {
     name: "outgoing_bytes_max",
     value: Value::Bytes { min: 4 << 10, max: 1 << 20 },
     default: Preset::Is("64KiB"),
-    help: "Most bytes per connection that wait to be delivered to a subscriber. What does not fit is dropped and counted (QoS 0).",
+    help: "Most bytes per connection that are written and not taken by its socket. A delivery that does not fit is dropped and counted at QoS 0, and waits in the session's queue at QoS 1 and 2.",
 };
 const SUBSCRIPTIONS_MAX: Key = Key {
     name: "subscriptions_max",
@@ -44,7 +44,7 @@ const TOPIC_LEVELS_MAX: Key = Key {
     name: "topic_levels_max",
     value: Value::Count { min: 1, max: 128 },
     default: Preset::Is("16"),
-    help: "Most levels of a topic filter. A deeper one is refused with 0x8F (3.1.1: 0x80). Topics of publishes follow the templates.",
+    help: "Most levels of a topic filter. A deeper one is refused with 0x8F (3.1.1: 0x80).",
 };
 const CONNECT_TIMEOUT: Key = Key {
     name: "connect_timeout",
@@ -104,7 +104,7 @@ const RETAINED_MAX: Key = Key {
     name: "retained_max",
     value: Value::Count { min: 0, max: 1_000_000 },
     default: Preset::Is("10000"),
-    help: "Most topics with a retained message. A message for one more topic is refused with 0x97 (MQTT 5, QoS 1 and 2), or goes to subscribers without being retained, and is counted.",
+    help: "Most topics with a retained message. A message for one more topic is not kept, and counted. It goes to subscribers all the same, except that MQTT 5 clients are refused (0x97) on topics that are no telemetry.",
 };
 const RETAINED_BYTES_MAX: Key = Key {
     name: "retained_bytes_max",
