@@ -115,7 +115,9 @@ impl Protocol {
             return self.refuse(batch, publish, reason, End::UnknownTopic);
         }
         batch.tally.local += 1;
-        if publish.retain && !self.keep(place, batch, publish) && self.version == Version::V5 {
+        let kept = !publish.retain || self.keep(place, batch, publish);
+        // QoS 0 has no answer: who subscribes gets it, though it is not kept.
+        if !kept && self.version == Version::V5 && publish.qos != Qos::AtMostOnce {
             self.answer(batch, publish, Reason::QuotaExceeded);
             return Ok(());
         }
