@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use testkit::gateway::{Config, Gateway};
 
+use crate::hub;
 use crate::real_clients::self_signed;
 
 /// A gateway that allows everything, with plain, TLS and WebSocket listeners.
@@ -59,6 +60,14 @@ impl Site {
     /// The certificate that the listener with TLS shows.
     fn authority(&self) -> &Path {
         &self.authority
+    }
+
+    /// Waits until the gateway has no connection any more.
+    fn wait_until_nobody_is_connected(&self) {
+        hub::wait_for("the end of all connections", || {
+            let metrics = self.gateway.health("/metrics").ok()??;
+            metrics.lines().any(|line| line == "penstock_mqtt_connections 0").then_some(())
+        });
     }
 
     /// Kills the gateway, as a power cut of the process alone, and starts it again on the same ports.

@@ -100,8 +100,9 @@ fn a_delayed_will_survives_the_death_of_the_gateway() {
         let mut agent = Agent::connect(library, site.plain(), &order);
         agent.connected();
         agent.vanish();
-        // The gateway notices before it dies: what it answers next, it answers after that.
-        publish(&site, &["-q", "1", "-t", "other", "-m", "1"]);
+        // Once it noticed, and made something durable after that, it has the will in its store.
+        site.wait_until_nobody_is_connected();
+        publish(&site, &["-q", "1", "-r", "-t", "other", "-m", "1"]);
         site.kill_and_restart();
         let mut watcher = Subscriber::start(&site, &["-V", "mqttv5", "-q", "1", "-t", "wills/#"]);
         assert_eq!(watcher.payload(), "gone", "{library:?}");
