@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use testkit::cloud::Cloud;
+use testkit::gateway::Gateway;
 
 /// The topic every test uses.
 pub(crate) const TOPIC: &str = "telemetry";
@@ -83,6 +84,14 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         }
         assert!(now() < deadline, "waited in vain for {what}");
     }
+}
+
+/// Waits until no device is connected to a gateway.
+pub(crate) fn wait_until_nobody_is_connected(gateway: &Gateway) {
+    wait_for("the end of all connections", || {
+        let metrics = gateway.health("/metrics").ok()??;
+        metrics.lines().any(|line| line == "penstock_mqtt_connections 0").then_some(())
+    });
 }
 
 /// Runs `penstock verify` on the topic; returns whether it passed, and what it said.

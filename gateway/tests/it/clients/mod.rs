@@ -64,10 +64,7 @@ impl Site {
 
     /// Waits until the gateway has no connection any more.
     fn wait_until_nobody_is_connected(&self) {
-        hub::wait_for("the end of all connections", || {
-            let metrics = self.gateway.health("/metrics").ok()??;
-            metrics.lines().any(|line| line == "penstock_mqtt_connections 0").then_some(())
-        });
+        hub::wait_until_nobody_is_connected(&self.gateway);
     }
 
     /// Kills the gateway, as a power cut of the process alone, and starts it again on the same ports.
