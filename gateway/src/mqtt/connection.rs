@@ -307,6 +307,7 @@ impl Connection {
         let session = self.seat.session();
         let (more, losses) = session.take_packets(&mut batch.out, bounds, now_ms, &mut batch.relaxed);
         self.deliveries = more;
+        batch.tally.lose(Loss::Full, losses.full);
         batch.tally.lose(Loss::TooLarge, losses.too_large);
         batch.tally.lose(Loss::Expired, losses.expired);
     }

@@ -397,12 +397,26 @@ impl Session {
     }
 
     /// Lines retained messages up for a new subscription.
-    pub(super) fn replay(&self, messages: impl Iterator<Item = (Arc<Message>, Grant)>) {
+    ///
+    /// They are looked up in here: what is published from now on waits for this session's lock, so that it
+    /// comes after them.
+    pub(super) fn replay<T>(&self, messages: impl FnOnce() -> T)
+    where
+        T: Iterator<Item = (Arc<Message>, Grant)>,
+    {
         let mut state = self.state.lock();
-        state.outgoing.replay(messages);
+        state.outgoing.replay(messages());
+        if state.outgoing.replays() == 0 {
+            return;
+        }
         if let Some(link) = &state.link {
             link.raise(Signal::Delivery);
         }
+    }
+
+    /// Retained messages that wait for room in the window or the buffer.
+    pub(super) fn replays(&self) -> usize {
+        self.state.lock().outgoing.replays()
     }
 
     /// Moves what is to be written to `out`; says whether there is more, and what was let go.

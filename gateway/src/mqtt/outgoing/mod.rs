@@ -115,6 +115,7 @@ pub(super) enum Loss {
 /// How many messages were let go after they had been queued.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Losses {
+    pub(super) full: u64,
     pub(super) too_large: u64,
     pub(super) expired: u64,
 }
@@ -203,6 +204,9 @@ impl Outgoing {
         bounds: Bounds,
         now_ms: u64,
     ) -> Offered {
+        if !self.hasten(message.topic(), bounds, now_ms) {
+            return Offered::Dropped(Loss::Full);
+        }
         if grant.qos == Qos::AtMostOnce {
             return match self.put_unasked(message, &grant, bounds, now_ms) {
                 Ok(()) => Offered::Done,
@@ -232,6 +236,11 @@ impl Outgoing {
     /// Lines retained messages up for a new subscription.
     pub(super) fn replay(&mut self, messages: impl Iterator<Item = (Arc<Message>, Grant)>) {
         self.replay.extend(messages);
+    }
+
+    /// Retained messages that wait for room in the window or the buffer.
+    pub(super) fn replays(&self) -> usize {
+        self.replay.len()
     }
 
     /// Puts an item back that the store had; items come in their order.
@@ -417,6 +426,26 @@ impl Outgoing {
                 Err(_) => break,
             }
         }
+    }
+
+    /// Lets what is retained of a topic go before a newer message of it ([MQTT-4.6.0-5]); false if it finds
+    /// no place. At QoS 0 the newer one may do without it.
+    fn hasten(&mut self, topic: &str, bounds: Bounds, now_ms: u64) -> bool {
+        while let Some(at) = self.replay.iter().position(|(kept, _)| kept.topic() == topic) {
+            let Some((kept, grant)) = self.replay.remove(at) else { return true };
+            if grant.qos == Qos::AtMostOnce {
+                let is_connected = self.terms.window > 0;
+                let put = is_connected.then(|| self.put_unasked(&kept, &grant, bounds, now_ms));
+                let full = put.unwrap_or(Err(Loss::Full)) == Err(Loss::Full);
+                self.losses.full += u64::from(full);
+            } else if self.has_place(&kept, bounds) {
+                self.push(kept, grant, false);
+            } else {
+                self.replay.insert(at, (kept, grant));
+                return false;
+            }
+        }
+        true
     }
 
     /// Encodes a publish at QoS 0.

@@ -195,7 +195,7 @@ fn what_is_too_large_or_too_old_is_let_go_and_its_place_with_it() {
     orders.iter().for_each(|order| outgoing.confirm(*order));
     outgoing.take(&mut Vec::new(), true, BOUNDS, 5);
     let (gone, losses) = outgoing.take_gone();
-    assert_eq!(losses, Losses { too_large: 1, expired: 1 });
+    assert_eq!(losses, Losses { full: 0, too_large: 1, expired: 1 });
     assert_eq!(gone.iter().map(|gone| gone.order).collect::<Vec<_>>(), orders[..2]);
     assert_eq!((outgoing.sent, outgoing.len()), (1, 1));
     let small = outgoing.offer(&message("t", "late", Some(5)), grant(Qos::AtMostOnce), true, BOUNDS, 5);

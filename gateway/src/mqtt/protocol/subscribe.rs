@@ -98,6 +98,10 @@ fn subscribe_one(place: Place<'_>, version: Version, request: &Request<'_>, id: 
         retain_as_published: request.retain_as_published,
         guarded,
     };
+    // Who subscribes over and over and takes nothing does not fill the memory.
+    if session.replays() >= shared.limits.queue_messages_max {
+        return Err(Reason::QuotaExceeded);
+    }
     let most = shared.limits.subscriptions_max;
     let Some(new) = session.subscribe(&shared.router, request.filter, options, most) else {
         return Err(Reason::QuotaExceeded);
@@ -117,19 +121,18 @@ fn subscribe_one(place: Place<'_>, version: Version, request: &Request<'_>, id: 
 /// Lines up the retained messages that a filter matches ([MQTT-3.3.1-8]).
 fn replay(place: Place<'_>, filter: &str, request: &Request<'_>, options: Options) {
     let Place { shared, session, .. } = place;
-    let mut messages = shared.retained.matching(filter, shared.now_ms());
-    messages.retain(|message| {
+    let wanted = |message: &Arc<Message>| {
         let echo = options.no_local && *message.publisher() == **session.client();
         !echo && shared.may_receive(session, &options, message.topic())
-    });
-    if messages.is_empty() {
-        return;
-    }
+    };
     let grant = |message: Arc<Message>| {
         let mut ids = Ids::None;
         ids.push(options.id);
         let qos = message.qos().min(request.qos);
         (message, Grant { qos, retain: true, ids })
     };
-    session.replay(messages.into_iter().map(grant));
+    session.replay(|| {
+        let messages = shared.retained.matching(filter, shared.now_ms());
+        messages.into_iter().filter(wanted).map(grant)
+    });
 }

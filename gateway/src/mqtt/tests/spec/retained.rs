@@ -1,7 +1,9 @@
 //! Section 3.3.1.3: retained messages.
 
-use super::BOTH;
-use super::house::{house, resume};
+use super::super::gateway::Gateway;
+use super::super::wire::{Connect, plain};
+use super::house::{config, house, resume};
+use super::{BOTH, open};
 
 const TOPIC: &str = "house/door";
 
@@ -179,4 +181,55 @@ async fn retain_as_published_keeps_the_flag() {
         client.listen(5, TOPIC, options).await;
         assert!(client.take(5).await.retain);
     }
+}
+
+/// A client whose window is full subscribes; what is published afterwards comes after what was retained,
+/// so that the last thing it hears of a topic is the last thing that was said.
+// 5 [MQTT-4.6.0-5]
+#[tokio::test]
+async fn what_is_retained_comes_before_what_is_said_later() {
+    let gateway = house();
+    let mut publisher = gateway.client(5, "publisher").await;
+    for topic in ["house/1", "house/2"] {
+        publisher.say_with(5, 0x03, topic, &[], "old").await;
+    }
+    let (mut client, _) = open(&gateway, &Connect { properties: &[0x21, 0, 1], ..plain(5, "d") }).await;
+    client.listen(5, "garden", 1).await;
+    publisher.say(5, 1, "garden", "first").await;
+    let first = client.hear(5).await;
+    client.listen(5, "house/+", 1).await;
+    for topic in ["house/2", "house/1"] {
+        publisher.say_with(5, 0x03, topic, &[], "new").await;
+    }
+    client.acknowledge(&first).await;
+    let mut heard = [const { Vec::new() }; 2];
+    while heard.iter().map(Vec::len).sum::<usize>() < 4 {
+        let message = client.take(5).await;
+        heard[usize::from(message.topic == "house/2")].push((message.payload, message.retain));
+    }
+    for heard in heard {
+        assert_eq!(heard, [("old".to_owned(), true), ("new".to_owned(), false)]);
+    }
+}
+
+/// A client that takes nothing subscribes over and over: what waits for it stays bounded.
+// 5 [MQTT-3.8.4-7]
+#[tokio::test]
+async fn subscribing_over_and_over_does_not_line_up_more_and_more() {
+    let mut config = config();
+    config.limits.queue_messages_max = 20;
+    config.limits.outgoing_inflight_max = 10;
+    let gateway = Gateway::with(&config);
+    let mut publisher = gateway.client(5, "publisher").await;
+    for number in 0..30 {
+        publisher.say_with(5, 0x03, &format!("house/{number}"), &[], "kept").await;
+    }
+    let (mut client, _) = open(&gateway, &Connect { properties: &[0x21, 0, 1], ..plain(5, "d") }).await;
+    let codes = [client.subscribe(5, "house/+", 1).await, client.subscribe(5, "house/+", 1).await];
+    assert_eq!(codes, [1, 0x97]);
+    for _ in 0..30 {
+        assert!(client.take(5).await.retain);
+    }
+    client.listen(5, "house/1", 1).await;
+    client.expect_payloads(5, &["kept"]).await;
 }
