@@ -313,11 +313,11 @@ async fn expiry_does_not_touch_what_was_sent() {
     let mut publisher = gateway.client(5, "publisher").await;
     let (mut client, _) = resume(&gateway, 5, "d").await;
     client.listen(5, TOPIC, 2).await;
-    publisher.say_with(5, 0x04, TOPIC, &[0x02, 0, 0, 0, 1], "short").await;
-    publisher.say_with(5, 0x02, TOPIC, &[0x02, 0, 0, 0, 1], "short too").await;
+    publisher.say_with(5, 0x04, TOPIC, &[0x02, 0, 0, 0, 2], "short").await;
+    publisher.say_with(5, 0x02, TOPIC, &[0x02, 0, 0, 0, 2], "short too").await;
     let (first, second) = (client.hear(5).await, client.hear(5).await);
     lose(&gateway, client, 1).await;
-    let_pass(Duration::from_millis(1100)).await;
+    let_pass(Duration::from_millis(2100)).await;
     let (mut client, _) = resume(&gateway, 5, "d").await;
     for earlier in [&first, &second] {
         let heard = client.hear(5).await;

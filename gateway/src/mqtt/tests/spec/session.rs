@@ -142,14 +142,13 @@ async fn a_session_ends_when_its_expiry_has_passed() {
     client.listen(5, TOPIC, 1).await;
     // It does not pass while the client is there.
     let_pass(Duration::from_millis(1300)).await;
-    part(&gateway, client, 0).await;
-    let (client, connack) = open(&gateway, &short).await;
-    assert_eq!(connack[2], 1, "the session");
-    part(&gateway, client, 0).await;
+    let mut publisher = gateway.client(5, "publisher").await;
+    publisher.say(5, 1, TOPIC, "heard").await;
+    client.expect_payloads(5, &["heard"]).await;
+    part(&gateway, client, 1).await;
     let_pass(Duration::from_millis(1300)).await;
     let (mut client, connack) = open(&gateway, &short).await;
     assert_eq!(connack[2], 0, "no session");
-    let mut publisher = gateway.client(5, "publisher").await;
     publisher.say(5, 1, TOPIC, "unheard").await;
     client.expect_silence().await;
 }

@@ -218,8 +218,11 @@ async fn subscription_identifiers_come_with_deliveries() {
     client.send(&identified(&[2], "house/+", 1)).await;
     assert_eq!(client.next(5).await[0], 0x90);
     assert_eq!(heard(&mut client, "house/door").await, [vec![1], vec![2]]);
-    // That of a shared subscription comes with its copy; the others come with theirs.
-    client.send(&identified(&[7], "$share/g/yard/#", 1)).await;
-    assert_eq!(client.next(5).await[0], 0x90);
-    assert_eq!(heard(&mut client, "yard/1").await, [vec![7]]);
+    // A shared subscription comes to the same copy as the others of its session.
+    for (identifier, filter) in [([7], "$share/g/yard/#"), ([5], "yard/+"), ([6], "$share/other/yard/1")] {
+        client.send(&identified(&identifier, filter, 1)).await;
+        assert_eq!(client.next(5).await[0], 0x90);
+    }
+    assert_eq!(heard(&mut client, "yard/1").await, [[5], [6], [7]]);
+    client.expect_silence().await;
 }

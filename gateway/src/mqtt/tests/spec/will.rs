@@ -133,12 +133,12 @@ async fn a_will_waits_for_its_delay() {
     let gateway = house();
     let mut listener = listener(&gateway, 5).await;
     let connect = Connect { properties: &[0x11, 0, 0, 0x0e, 0x10], ..plain(5, "d") };
-    let (client, _) = open(&gateway, &with_will(connect, 0x08, &[0x18, 0, 0, 0, 1])).await;
+    let (client, _) = open(&gateway, &with_will(connect, 0x08, &[0x18, 0, 0, 0, 2])).await;
     let lost = clock::now();
     lose(&gateway, client, 1).await;
     expect_nothing(&gateway, 5, &mut listener).await;
     listener.expect_payloads(5, &["gone"]).await;
-    assert!(lost.elapsed() >= Duration::from_secs(1), "{:?}", lost.elapsed());
+    assert!(lost.elapsed() >= Duration::from_secs(2), "{:?}", lost.elapsed());
 }
 
 // 5 [MQTT-3.1.2-8]
@@ -173,20 +173,20 @@ async fn a_client_that_returns_before_the_delay_has_no_will() {
     let gateway = house();
     let mut listener = listener(&gateway, 5).await;
     let lasting = || Connect { properties: &[0x11, 0, 0, 0x0e, 0x10], flags: 0, ..plain(5, "d") };
-    let second = [0x18, 0, 0, 0, 1];
-    let (client, _) = open(&gateway, &with_will(lasting(), 0x08, &second)).await;
+    let delay = [0x18, 0, 0, 0, 2];
+    let (client, _) = open(&gateway, &with_will(lasting(), 0x08, &delay)).await;
     lose(&gateway, client, 1).await;
     let (client, connack) = open(&gateway, &lasting()).await;
     assert_eq!(connack[2], 1);
-    let_pass(Duration::from_millis(1300)).await;
+    let_pass(Duration::from_millis(2300)).await;
     expect_nothing(&gateway, 5, &mut listener).await;
     // By take-over as well: the old connection ends, but its session goes on.
     client.leave().await;
-    let (mut older, _) = open(&gateway, &with_will(lasting(), 0x08, &second)).await;
+    let (mut older, _) = open(&gateway, &with_will(lasting(), 0x08, &delay)).await;
     let (_newer, connack) = open(&gateway, &lasting()).await;
     assert_eq!(connack[2], 1);
     older.expect_disconnect(5, &[0x8e]).await;
-    let_pass(Duration::from_millis(1300)).await;
+    let_pass(Duration::from_millis(2300)).await;
     expect_nothing(&gateway, 5, &mut listener).await;
 }
 
