@@ -152,9 +152,9 @@ pub async fn run(plan: &Plan, folder: &Path, progress: impl Fn(&str)) -> Result<
 /// Connects the devices, waits until the server's memory rests, and compares.
 async fn measure(server: &Server, peer: Peer, kind: Kind, connections: u32) -> Result<Idle> {
     let rss_before = at_rest(server).await?;
-    let cpu_before = server.usage()?.cpu;
+    let cpu_before = server.cpu()?;
     let streams = devices::connect_each(server.address(), connections, |index| kind.greeting(index)).await?;
-    let cpu = server.usage()?.cpu.saturating_sub(cpu_before);
+    let cpu = server.cpu()?.saturating_sub(cpu_before);
     let rss_after = at_rest(server).await?;
     drop(streams);
     let cpu_us = cpu.as_secs_f64() * 1e6 / f64::from(connections.max(1));

@@ -85,6 +85,6 @@ async fn sample(
         warm_up: plan.warm_up,
         measure: plan.measure,
     };
-    let outcome = load::run(&load, || Ok(server.usage()?.cpu)).await?;
+    let outcome = load::run(&load, || server.cpu()).await?;
     Ok(Sample::new(cell, peer, &outcome))
 }

@@ -120,9 +120,9 @@ async fn sample(plan: &Plan, folder: &Path, peer: Peer, payloads: &Arc<Payloads>
         probe::run_as_committer(folder, PROBE_APPENDS).context("the probe cannot write")?;
     let devices = Steady::start(server.address(), DEVICES, payloads, RATE).await?;
     tokio::time::sleep(plan.warm_up).await;
-    let cpu = server.usage()?.cpu;
+    let cpu = server.cpu()?;
     let seen = devices.measure(plan.measure).await?;
-    let cpu = server.usage()?.cpu.saturating_sub(cpu);
+    let cpu = server.cpu()?.saturating_sub(cpu);
     let messages = seen.acked_per_second * plan.measure.as_secs_f64();
     let sample = Sample {
         peer,

@@ -178,6 +178,14 @@ impl Server {
         Usage::of(self.pid).context("the server has ended")
     }
 
+    /// The processor time of its threads that live, to the nanosecond; none of a server's own end under load.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn cpu(&self) -> Result<Duration> {
+        Ok(self.threads()?.values().sum())
+    }
+
     /// The processor time of its threads.
     ///
     /// # Errors

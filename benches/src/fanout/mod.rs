@@ -117,9 +117,9 @@ async fn sample(plan: &Plan, folder: &Path, scene: Scene, side: Side) -> Result<
     let mut flow = Flow::start(server.address(), scene, side.topics, plan.payload_bytes).await?;
     tokio::time::sleep(plan.warm_up).await;
     flow.measure();
-    let (start, cpu, delivered) = (now(), server.usage()?.cpu, flow.delivered());
+    let (start, cpu, delivered) = (now(), server.cpu()?, flow.delivered());
     tokio::time::sleep(plan.measure).await;
-    let (elapsed, cpu) = (start.elapsed(), server.usage()?.cpu.saturating_sub(cpu));
+    let (elapsed, cpu) = (start.elapsed(), server.cpu()?.saturating_sub(cpu));
     let delivered = count(flow.delivered() - delivered);
     flow.check()?;
     let latency = flow.latency();
