@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::config;
@@ -20,6 +21,10 @@ use crate::tls::Certificate;
 const BACKLOG: i32 = 1024;
 /// Pause after an accept failed for want of descriptors or memory; others have to be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts before everybody else gets a turn: in a storm of connections the tasks of new ones would otherwise queue
+/// up by the thousand in front of those of established devices.
+const ACCEPTS_PER_TURN: u32 = 8;
 
 /// A bound address.
 pub(super) struct Listener {
@@ -82,6 +87,7 @@ impl Listener {
         let shutdown = supervisor.shutdown();
         let stopped = shutdown.reached(Phase::StopAccepting);
         tokio::pin!(stopped);
+        let mut accepts = 0_u32;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -89,7 +95,13 @@ impl Listener {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, _)) => start(&shared, &supervisor, socket, self.terms.clone()),
+                Ok((socket, _)) => {
+                    start(&shared, &supervisor, socket, self.terms.clone());
+                    accepts = accepts.wrapping_add(1);
+                    if accepts.is_multiple_of(ACCEPTS_PER_TURN) {
+                        yield_now().await;
+                    }
+                }
                 Err(error) => {
                     shared.metrics.accept_errors.increment(1);
                     if is_of_one_connection(&error) {
@@ -126,16 +138,18 @@ async fn serve(
     socket: TcpStream,
     terms: Offer,
 ) -> Result<(), io::Error> {
+    let place = Arc::clone(&shared);
     let opening = Box::pin(async move {
         let shutdown = supervisor.shutdown();
+        let place = Arc::clone(&shared);
         tokio::select! {
-            opened = open(shared, permit, socket, terms) => opened,
+            opened = place.turns.take(open(shared, permit, socket, terms)) => opened,
             () = shutdown.reached(Phase::FinishPublishes) => None,
         }
     });
     if let Some(mut connection) = opening.await {
         let end = connection.run().await;
-        Box::pin(connection.finish(end)).await;
+        Box::pin(async move { place.turns.take(connection.finish(end)).await }).await;
     }
     Ok(())
 }

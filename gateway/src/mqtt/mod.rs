@@ -48,8 +48,9 @@
 //! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
 //! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
 //! has (`durable`), `sys` is `$SYS`. `websocket` makes a `stream` of messages; `reload` changes users,
-//! rules and certificates while devices are connected. `template` knows topics, `keep_alive` deadlines,
-//! `end` the reasons for an end.
+//! rules and certificates while devices are connected; `turns` keeps storms of connections from standing
+//! in front of established devices. `template` knows topics, `keep_alive` deadlines, `end` the reasons
+//! for an end.
 
 mod access;
 mod acks;
@@ -86,6 +87,7 @@ mod sys;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod websocket;
 mod will;
 

@@ -20,6 +20,7 @@ use super::retained::Retained;
 use super::router::Router;
 use super::session::Session;
 use super::template::{Template, Templates};
+use super::turns::Turns;
 use crate::outbox::{Appender, Completion};
 use crate::supervise::clock;
 
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     /// The next packet that anybody sends makes its connection's task panic.
     #[cfg(test)]
     pub(super) panics: AtomicBool,
+    /// For connections that open and that end.
+    pub(super) turns: Turns,
     open: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -126,6 +129,7 @@ impl Shared {
             handshakes: Semaphore::new(cores * HANDSHAKES_PER_CORE),
             #[cfg(test)]
             panics: AtomicBool::new(false),
+            turns: Turns::new(cores / 2),
             open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         })
