@@ -40,6 +40,8 @@ use crate::supervise::clock;
 const READ_BYTES: usize = 64 << 10;
 /// Bytes of entries reserved before a read, unless a larger packet is on its way.
 const RESERVE_BYTES: usize = 256 << 10;
+/// A connection that was served so recently lets others run before it takes more deliveries.
+const JUST_SERVED: Duration = Duration::from_millis(1);
 /// Passes before other connections get their turn.
 const PASSES_MAX: usize = 8;
 /// Ticks that a closing connection waits for its acknowledgements.
@@ -76,6 +78,9 @@ pub(super) struct Connection {
     keep_alive_ticks: u32,
     /// The link holds packets to deliver.
     deliveries: bool,
+    /// When deliveries were last raised and taken, and whether others were let run first since.
+    served: Option<Instant>,
+    gave_way: bool,
     watch: Watch,
     room: Option<Waiting>,
     /// Another connection has the client id: this one reads once more and closes.
@@ -153,6 +158,8 @@ impl Connection {
             unflushed: false,
             keep_alive_ticks: ticks,
             deliveries: true,
+            served: None,
+            gave_way: false,
             watch: Watch::Reading,
             room: None,
             overtaken: false,
@@ -171,12 +178,33 @@ impl Connection {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
-        scratch.batch.clear();
         self.seat.link().register(cx.waker());
+        if self.gives_way(cx) {
+            return Poll::Pending;
+        }
+        scratch.batch.clear();
         let result = self.heed_signals().map_or_else(|| self.passes(cx, scratch), Poll::Ready);
         self.submit(&mut scratch.batch, None);
         self.seat.shared().metrics.add(&mut scratch.batch.tally);
         result
+    }
+
+    /// Whether those run first that can run already. The runtime runs next whom a publish wakes: a subscriber of many
+    /// publishers would send each message by itself while the others wait to be read. One that was served a moment
+    /// ago therefore goes to the end of the queue, once.
+    fn gives_way(&mut self, cx: &Context<'_>) -> bool {
+        if !self.seat.link().is_raised(Signal::Delivery) {
+            return false;
+        }
+        let now = clock::now();
+        let just_served = self.served.is_some_and(|served| now.duration_since(served) < JUST_SERVED);
+        self.gave_way = just_served && !self.gave_way;
+        if self.gave_way {
+            cx.waker().wake_by_ref();
+        } else {
+            self.served = Some(now);
+        }
+        self.gave_way
     }
 
     fn passes(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<End> {
