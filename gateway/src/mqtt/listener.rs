@@ -17,8 +17,9 @@ use super::shared::{Permit, Shared};
 use crate::supervise::{Phase, Supervisor, TaskKind};
 use crate::tls::Certificate;
 
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel holds until they are accepted; it may hold fewer (`net.core.somaxconn`). Those beyond try
+/// again after a second, so a storm should find room.
+const BACKLOG: i32 = 4096;
 /// Pause after an accept failed for want of descriptors or memory; others have to be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
