@@ -119,16 +119,20 @@ pub(super) fn ours(bytes: &[u8], version: Version) -> Result<Option<Seen>, Malfo
     }))
 }
 
-/// rumqttc's decoder; with an error, its name. A CONNECT says itself which version it has.
-pub(super) fn theirs(bytes: &[u8], version: Version) -> Result<Seen, String> {
-    let mut stream = BytesMut::from(bytes);
-    let version = match split(bytes, BYTES_MAX) {
+/// The version of a packet: a CONNECT says itself which one it has, any other has that of its connection.
+pub(super) fn version_in(bytes: &[u8], version: Version) -> Version {
+    match split(bytes, BYTES_MAX) {
         Ok(Split::Frame(Frame { kind: PacketType::Connect, body, .. })) => {
             version_of(body).unwrap_or(version)
         }
         _ => version,
-    };
-    match version {
+    }
+}
+
+/// rumqttc's decoder; with an error, its name.
+pub(super) fn theirs(bytes: &[u8], version: Version) -> Result<Seen, String> {
+    let mut stream = BytesMut::from(bytes);
+    match version_in(bytes, version) {
         Version::V3 => {
             let packet = v4::Packet::read(&mut stream, BYTES_MAX).map_err(|error| name(&error))?;
             of_v4(packet)
