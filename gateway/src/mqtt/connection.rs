@@ -7,7 +7,8 @@
 //! socket did not take.
 //!
 //! The socket is not read while the outbox has no room, while too much of this connection is not
-//! durable, or while the client does not take what is sent to it. The keep alive rests meanwhile.
+//! durable, while the client does not take what is sent to it, or for a moment when it sends faster than
+//! it may. The keep alive rests meanwhile.
 //!
 //! When it is the outbox's quota that is used up, which may last, the socket is read in small pieces up
 //! to the first publish that finds no room: what stands before it is served. Where the listener
@@ -22,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use penstock_proto::Lane;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::codec::{Version, disconnect};
 use super::end::End;
 use super::intake::{Intake, Shortage};
 use super::link::{Link, Signal};
 use super::outgoing::Loss;
+use super::pace::Pace;
 use super::promise::Promises;
 use super::protocol::{Batch, PEEK_BYTES, Place, Protocol, Rest, Taken, entry_bytes_max, write};
 use super::shared::{Permit, Seat};
@@ -82,7 +84,8 @@ pub(super) struct Connection {
     served: Option<Instant>,
     gave_way: bool,
     watch: Watch,
-    room: Option<Waiting>,
+    pace: Pace,
+    wait: Option<Waiting>,
     /// Another connection has the client id: this one reads once more and closes.
     overtaken: bool,
     closing: Option<End>,
@@ -90,10 +93,19 @@ pub(super) struct Connection {
     expired: bool,
 }
 
-/// Waits for room in the outbox.
+/// What has to happen before the socket is read again.
 struct Waiting {
-    since: Instant,
-    room: Pin<Box<dyn Future<Output = ()> + Send>>,
+    why: Why,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Why a socket is not read.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// The outbox has had no room since then.
+    Room(Instant),
+    /// The client sends faster than it may.
+    Pace,
 }
 
 /// Which deadline runs.
@@ -139,6 +151,7 @@ impl Connection {
         rest: &[u8],
     ) -> Self {
         let ticks = u32::from(keep_alive_seconds) * 3 / 2;
+        let pace = Pace::new(seat.shared().limits.bytes_per_second_max, clock::now());
         let clock = &seat.shared().clock;
         seat.link().set_deadline(clock.after(ticks));
         clock.watch(seat.link());
@@ -161,7 +174,8 @@ impl Connection {
             served: None,
             gave_way: false,
             watch: Watch::Reading,
-            room: None,
+            pace,
+            wait: None,
             overtaken: false,
             closing: None,
             expired: false,
@@ -304,7 +318,7 @@ impl Connection {
             }
             self.closing = Some(end);
             self.tail = Vec::new();
-            self.room = None;
+            self.wait = None;
             self.set_watch(Watch::Closing);
         }
     }
@@ -342,7 +356,8 @@ impl Connection {
 
     /// Reads once and takes what came, if there is room for it.
     fn take_in(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<Pass, End> {
-        if !self.protocol.has_room(self.seat.shared(), 0) || self.poll_room(cx).is_pending() {
+        self.mind_pace();
+        if !self.protocol.has_room(self.seat.shared(), 0) || self.poll_wait(cx).is_pending() {
             self.set_watch(Watch::Withheld);
             return Ok(Pass::Idle);
         }
@@ -367,6 +382,7 @@ impl Connection {
             if count == 0 {
                 return Err(End::Lost);
             }
+            self.pace.spend(count);
             batch.tally.received_bytes += u64::try_from(count).unwrap_or(0);
         }
         self.watch = Watch::Reading;
@@ -464,18 +480,31 @@ impl Connection {
 
     fn wait_for_room(&mut self, lane: Lane) {
         let appender = self.seat.shared().appender.clone();
-        let room = Box::pin(async move { appender.room(lane).await });
-        self.room = Some(Waiting { since: clock::now(), room });
+        let end = Box::pin(async move { appender.room(lane).await });
+        self.wait = Some(Waiting { why: Why::Room(clock::now()), end });
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(waiting) = &mut self.room else { return Poll::Ready(()) };
-        if waiting.room.as_mut().poll(cx).is_pending() {
+    /// Begins to wait if the client has sent faster than it may.
+    fn mind_pace(&mut self) {
+        let shared = self.seat.shared();
+        if self.wait.is_none()
+            && let Some(time) = self.pace.wait(shared.limits.bytes_per_second_max, clock::now)
+        {
+            shared.metrics.paced.increment(1);
+            self.wait = Some(Waiting { why: Why::Pace, end: Box::pin(sleep(time)) });
+        }
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(waiting) = &mut self.wait else { return Poll::Ready(()) };
+        if waiting.end.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let withheld = clock::now().saturating_duration_since(waiting.since);
-        self.seat.shared().metrics.withheld.record(withheld.as_secs_f64());
-        self.room = None;
+        if let Why::Room(since) = waiting.why {
+            let withheld = clock::now().saturating_duration_since(since);
+            self.seat.shared().metrics.withheld.record(withheld.as_secs_f64());
+        }
+        self.wait = None;
         Poll::Ready(())
     }
 

@@ -131,6 +131,12 @@ const WITHHELD: Metric = Metric {
     help: "How long one connection was not read because the outbox had no room.",
     labels: &[],
 };
+const PACED: Metric = Metric {
+    name: "penstock_mqtt_paced_total",
+    kind: Kind::Counter,
+    help: "How often a connection was not read for a moment, since its client sent faster than `bytes_per_second_max`.",
+    labels: &[],
+};
 const ACCEPT_ERRORS: Metric = Metric {
     name: "penstock_mqtt_accept_errors_total",
     kind: Kind::Counter,
@@ -178,6 +184,7 @@ pub(crate) const METRICS: &[Metric] = &[
     TAKE_OVERS,
     TAKE_OVERS_DELAYED,
     WITHHELD,
+    PACED,
     ACCEPT_ERRORS,
     WILLS_LOST,
     RELOADS,
@@ -209,6 +216,7 @@ pub(super) struct Metrics {
     pub(super) take_overs_delayed: Counter,
     pub(super) totals: Totals,
     pub(super) withheld: Histogram,
+    pub(super) paced: Counter,
     pub(super) accept_errors: Counter,
     pub(super) wills_lost: Counter,
     reloads: [Counter; 3],
@@ -282,6 +290,7 @@ impl Metrics {
             take_overs_delayed: counter(&TAKE_OVERS_DELAYED),
             totals: Totals::default(),
             withheld: histogram(&WITHHELD),
+            paced: counter(&PACED),
             accept_errors: counter(&ACCEPT_ERRORS),
             wills_lost: counter(&WILLS_LOST),
             reloads: Part::NAMES.map(|name| counter_with(&RELOADS, "what", name)),

@@ -27,6 +27,7 @@
 //! | WebSocket: request, message | 16 KiB, the larger of `packet_bytes_max` and 72 KiB | 431; closed with 1009 |
 //! | publishes in flight | `inflight_max` | 5: 0x93, closed; 3.1.1: not read |
 //! | bytes not durable | `inflight_bytes_max` | not read |
+//! | bytes per second | `bytes_per_second_max` | not read for a moment |
 //! | on its way to the disk | the outbox | not read |
 //! | not confirmed by the cloud | the outbox's quota, its disk | read up to the first publish without room; `on_full = "refuse"`: 5: 0x97, QoS 0 dropped, counted |
 //! | what a client does not take | one write | not read; closed after 30 s |
@@ -44,7 +45,7 @@
 //!
 //! Flow: `listener` accepts, `open` leads up to CONNACK (`access`, `registry`, `lifecycle`), `connection`
 //! runs the socket, `protocol` turns packets (`codec`) into entries, changes of state and replies,
-//! `intake` says which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
+//! `pace` says how fast, `intake` which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
 //! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
 //! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
 //! has (`durable`), `sys` is `$SYS`. `websocket` makes a `stream` of messages; `reload` changes users,
@@ -72,6 +73,7 @@ mod message;
 mod metrics;
 mod open;
 mod outgoing;
+mod pace;
 mod promise;
 mod protocol;
 mod registry;

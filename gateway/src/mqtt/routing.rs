@@ -35,7 +35,7 @@ pub(super) fn retain(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) -
         }
         return true;
     }
-    let message = Arc::new(message(shared, batch, publish));
+    let message = Arc::new(message(shared, batch, publish, shared.now_ms()));
     let kept = shared.retained.set(Arc::clone(&message)).is_ok();
     if kept {
         batch.scratch.clear();
@@ -48,7 +48,7 @@ pub(super) fn retain(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) -
 /// Keeps a publish of the gateway itself as its topic's message, until the next start. The bounds on
 /// retained messages are there for clients: there are few of these.
 pub(super) fn keep_in_memory(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) {
-    let message = Arc::new(message(shared, batch, publish));
+    let message = Arc::new(message(shared, batch, publish, shared.now_ms()));
     shared.retained.set_own(message);
 }
 
@@ -58,6 +58,7 @@ pub(super) fn keep_in_memory(shared: &Shared, batch: &mut Batch, publish: &Route
 /// grant, with all their identifiers ([MQTT-3.3.4-2], [MQTT-3.3.4-3]).
 #[cold]
 pub(super) fn route(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) -> bool {
+    let now_ms = shared.now_ms();
     let mut matches = std::mem::take(&mut batch.matches);
     shared.router.matches(publish.topic, Session::is_connected, &mut matches);
     let mut made = None;
@@ -69,16 +70,21 @@ pub(super) fn route(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) ->
         rest = others;
         let Some(grant) = grant(shared, publish, of_one) else { continue };
         wanted = true;
-        let message = made.get_or_insert_with(|| Arc::new(message(shared, batch, publish)));
-        deliver(shared, batch, message, &first.session, grant);
+        let message = made.get_or_insert_with(|| Arc::new(message(shared, batch, publish, now_ms)));
+        deliver(shared, batch, message, &first.session, (grant, now_ms));
     }
     matches.clear();
     batch.matches = matches;
     wanted
 }
 
-fn deliver(shared: &Shared, batch: &mut Batch, message: &Arc<Message>, session: &Arc<Session>, grant: Grant) {
-    let now_ms = shared.now_ms();
+fn deliver(
+    shared: &Shared,
+    batch: &mut Batch,
+    message: &Arc<Message>,
+    session: &Arc<Session>,
+    (grant, now_ms): (Grant, u64),
+) {
     let bounds = shared.bounds();
     batch.fanned_out += 1;
     match session.deliver(message, grant, bounds, now_ms, &mut batch.state) {
@@ -112,10 +118,9 @@ fn grant(shared: &Shared, publish: &Routed<'_>, subscriptions: &[Match<Session>]
     granted
 }
 
-fn message(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>) -> Message {
+fn message(shared: &Shared, batch: &mut Batch, publish: &Routed<'_>, now_ms: u64) -> Message {
     batch.scratch.clear();
     publish.properties.forward(&mut batch.scratch);
-    let now_ms = shared.now_ms();
     let seconds = publish.properties.expiry_seconds;
     let parts = Parts {
         topic: publish.topic,

@@ -28,6 +28,12 @@ const INFLIGHT_BYTES_MAX: Key = Key {
     default: Preset::Is("256KiB"),
     help: "Most bytes per connection that are submitted and not durable. The connection is not read meanwhile.",
 };
+const BYTES_PER_SECOND_MAX: Key = Key {
+    name: "bytes_per_second_max",
+    value: Value::Bytes { min: 64 << 10, max: 64 << 30 },
+    default: Preset::Is("32MiB"),
+    help: "Most bytes per second that one connection is read, after a burst of a sixteenth of that (at least 64KiB). A client that sends faster is read later and sees slower acknowledgements: all clients share the disk, and one must not slow the others.",
+};
 const OUTGOING_BYTES_MAX: Key = Key {
     name: "outgoing_bytes_max",
     value: Value::Bytes { min: 4 << 10, max: 1 << 20 },
@@ -131,6 +137,7 @@ pub(super) const KEYS: &[Key] = &[
     PACKET_BYTES_MAX,
     INFLIGHT_MAX,
     INFLIGHT_BYTES_MAX,
+    BYTES_PER_SECOND_MAX,
     OUTGOING_BYTES_MAX,
     OUTGOING_INFLIGHT_MAX,
     QUEUE_MESSAGES_MAX,
@@ -160,6 +167,8 @@ pub struct Limits {
     pub inflight_max: u16,
     /// Most bytes per connection that are submitted and not durable.
     pub inflight_bytes_max: usize,
+    /// Most bytes per second that one connection is read; not zero.
+    pub bytes_per_second_max: u64,
     /// Most bytes per connection that wait to be delivered.
     pub outgoing_bytes_max: usize,
     /// Most QoS 1 and 2 messages on their way to one client; at most `queue_messages_max`.
@@ -203,6 +212,7 @@ impl Default for Limits {
             packet_bytes_max: 256 << 10,
             inflight_max: 128,
             inflight_bytes_max: 256 << 10,
+            bytes_per_second_max: 32 << 20,
             outgoing_bytes_max: 64 << 10,
             outgoing_inflight_max: 64,
             queue_messages_max: 1000,
@@ -230,6 +240,7 @@ impl Limits {
             packet_bytes_max: section.bytes(&PACKET_BYTES_MAX)?.as_usize(),
             inflight_max: short(section, &INFLIGHT_MAX)?,
             inflight_bytes_max: section.bytes(&INFLIGHT_BYTES_MAX)?.as_usize(),
+            bytes_per_second_max: section.bytes(&BYTES_PER_SECOND_MAX)?.0,
             outgoing_bytes_max: section.bytes(&OUTGOING_BYTES_MAX)?.as_usize(),
             outgoing_inflight_max: short(section, &OUTGOING_INFLIGHT_MAX)?,
             queue_messages_max: section.length(&QUEUE_MESSAGES_MAX)?,

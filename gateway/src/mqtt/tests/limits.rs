@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::gateway::Gateway;
 use super::wire;
+use crate::supervise::clock;
 
 const TOPIC: &str = "devices/d/telemetry";
 
@@ -119,6 +120,26 @@ async fn bytes_in_flight_stop_reading() {
     }
     got.retain(|packet| *packet != wire::PINGRESP);
     assert_eq!(got, [1, 2, 3].map(wire::puback));
+}
+
+#[tokio::test]
+async fn a_client_above_its_rate_is_read_later_and_loses_nothing() {
+    let gateway = Gateway::with_limits(|limits| limits.bytes_per_second_max = 256 << 10);
+    let mut greedy = gateway.client(5, "d").await;
+    let start = clock::now();
+    for id in 1..=32 {
+        greedy.send(&wire::publish(5, 1, id, TOPIC, &[b'x'; 10 << 10])).await;
+    }
+    // Others do not notice.
+    let mut other = gateway.client(5, "e").await;
+    other.send(&wire::PINGREQ).await;
+    other.expect(&[&wire::PINGRESP]).await;
+    for id in 1..=32 {
+        greedy.expect(&[&wire::puback(id)]).await;
+    }
+    // 320 KiB, less the burst and one read of 64 KiB each.
+    let least = Duration::from_millis(750);
+    assert!(start.elapsed() >= least, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
