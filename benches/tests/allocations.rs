@@ -81,6 +81,7 @@ fn config() -> Config {
             template: "devices/{device}/telemetry".to_owned(),
             lane: penstock_proto::Lane::Telemetry,
         }],
+        commands: None,
     }
 }
 

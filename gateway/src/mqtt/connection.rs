@@ -459,6 +459,9 @@ impl Connection {
         for (session, order) in batch.promised.drain(..) {
             self.promises.push(ticket.0, session, order);
         }
+        for waits in batch.answered.drain(..) {
+            self.promises.push_answer(ticket.0, waits);
+        }
     }
 
     /// Reserves room in the outbox; none means that the wait for it has begun.
@@ -585,7 +588,8 @@ impl Connection {
         let settled = self.settle().await;
         let received = settled.is_ok().then(|| self.protocol.take_received());
         self.seat.give_back(received);
-        let Self { seat, mut stream, protocol, .. } = *self;
+        let Self { seat, mut stream, protocol, promises, .. } = *self;
+        drop(promises);
         drop(seat);
         if protocol.version() == Version::V5 && end.reason().is_some() && end != End::Stopping {
             linger(&mut stream).await;

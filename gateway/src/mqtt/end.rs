@@ -126,7 +126,7 @@ pub(super) enum End {
     Malformed(Malformed),
     #[error("a publish to a topic that the client may not publish to")]
     UnknownTopic,
-    #[error("a publish to a topic of another device")]
+    #[error("a publish to a topic of another device or of the gateway")]
     Foreign,
     #[error("more publishes in flight than allowed")]
     ReceiveMaximum,

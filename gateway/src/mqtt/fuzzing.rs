@@ -31,8 +31,12 @@ fn topics(bytes: &[u8]) {
     let (filter, name) = text.split_once('\n').unwrap_or((text, text));
     let templates = ["devices/{device}/telemetry", "{tenant}/{site}/{device}/data/{stream}"];
     let templates = templates.map(|text| Template::parse(text, Lane::Telemetry).expect("a template"));
-    let templates = Templates::new(templates.to_vec());
+    let commands = "devices/{device}/commands/{name}/{command_id}".parse().expect("a topic");
+    let templates = Templates::new(templates.to_vec(), Some(commands));
     for device in ["d", name] {
+        if let Verdict::Answer(to) = templates.verdict(name, device) {
+            assert!(is_device(device) && name.ends_with("/status") && !to.id.is_empty());
+        }
         if let Verdict::Own(matched) = templates.verdict(name, device) {
             assert!(is_device(device) && name.split('/').any(|level| level == device));
             assert!(matched.stream.is_none_or(|stream| name.ends_with(stream)));
@@ -108,6 +112,7 @@ pub(crate) fn fuzzing_seeds(name: &str) -> Vec<Vec<u8>> {
             "$share/g/a/#\na/b",
             "devices/d/#\ndevices/d/telemetry",
             "t/s/d/data/x\nt/s/d/data/x",
+            "devices/d/commands/+/+\ndevices/d/commands/open/7/status",
             "/\n/",
         ],
         "mqtt_rules" => &[

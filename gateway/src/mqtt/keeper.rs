@@ -213,7 +213,7 @@ fn submit_will(
             let (device, topic, payload) = (&**session.device(), will.topic(), will.payload());
             batch.store(Stored { device, topic, qos, retain, properties: &properties, payload }, &matched);
         }
-        Verdict::Foreign => return Ok(None),
+        Verdict::Foreign | Verdict::Answer(_) => return Ok(None),
         Verdict::Unknown => {}
     }
     let publish = Routed {

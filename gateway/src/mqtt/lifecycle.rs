@@ -72,6 +72,7 @@ impl Shared {
         }
         session.record(&mut ops);
         self.submit_relaxed(&ops);
+        self.note_presence(&session);
         Ok(Opened { session, present, received })
     }
 
@@ -85,9 +86,10 @@ impl Shared {
         let (will, will_at) = if stopping { (None, None) } else { session.will_due(now_ms) };
         let lasts = session.is_lasting() || (stopping && session.has_will());
         let known = received.clone();
-        if !session.detach(link, received, now_ms) {
-            return;
-        }
+        let Some(fates) = session.detach(link, received, now_ms) else { return };
+        // Whoever hears that a command is gone finds the device gone, too.
+        self.note_presence(session);
+        fates.tell();
         if let Some(will) = will {
             self.keeper.publish(session, will, now_ms);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Gauge, Histogram};
 
 use super::codec::Qos;
+use super::devices::Taken;
 use super::end::{End, Refusal};
 use super::intake::Shortage;
 use super::outgoing::Loss;
@@ -150,6 +151,12 @@ const WILLS_LOST: Metric = Metric {
     labels: &[],
 };
 
+const ANSWERS: Metric = Metric {
+    name: "penstock_mqtt_answers_total",
+    kind: Kind::Counter,
+    help: "Publishes of devices to the answer topic of a command: taken, not understood, or stored as they came since no command is known for them.",
+    labels: &[("result", &Taken::NAMES)],
+};
 const RELOADS: Metric = Metric {
     name: "penstock_mqtt_reloads_total",
     kind: Kind::Counter,
@@ -187,6 +194,7 @@ pub(crate) const METRICS: &[Metric] = &[
     PACED,
     ACCEPT_ERRORS,
     WILLS_LOST,
+    ANSWERS,
     RELOADS,
     RELOADS_REFUSED,
 ];
@@ -219,6 +227,7 @@ pub(super) struct Metrics {
     pub(super) paced: Counter,
     pub(super) accept_errors: Counter,
     pub(super) wills_lost: Counter,
+    answers: [Counter; 3],
     reloads: [Counter; 3],
     reloads_refused: [Counter; 3],
 }
@@ -257,6 +266,8 @@ pub(super) struct Tally {
     pub(super) pubacks: u64,
     pub(super) pubrecs: u64,
     pub(super) pubcomps: u64,
+    /// Answers to commands, by what became of them.
+    answers: [u64; 3],
 }
 
 // === impl Metrics ===
@@ -293,6 +304,7 @@ impl Metrics {
             paced: counter(&PACED),
             accept_errors: counter(&ACCEPT_ERRORS),
             wills_lost: counter(&WILLS_LOST),
+            answers: Taken::NAMES.map(|name| counter_with(&ANSWERS, "result", name)),
             reloads: Part::NAMES.map(|name| counter_with(&RELOADS, "what", name)),
             reloads_refused: Part::NAMES.map(|name| counter_with(&RELOADS_REFUSED, "what", name)),
         }
@@ -343,6 +355,9 @@ impl Metrics {
         add(&self.repeats, counted.repeats);
         add(&self.foreign, counted.foreign);
         add(&self.unknown_topic, counted.unknown_topic);
+        for (counter, count) in self.answers.iter().zip(counted.answers) {
+            add(counter, count);
+        }
         for (counter, count) in self.short.iter().zip(counted.short) {
             add(counter, count);
         }
@@ -372,10 +387,22 @@ impl Totals {
 // === impl Tally ===
 
 impl Tally {
+    /// One message taken in for a subscriber.
+    pub(super) fn one_delivered() -> Self {
+        Self { delivered: 1, ..Self::default() }
+    }
+
     /// Counts deliveries that were let go.
     pub(super) fn lose(&mut self, loss: Loss, count: u64) {
         if let Some(lost) = self.lost.get_mut(loss.index()) {
             *lost += count;
+        }
+    }
+
+    /// Counts an answer to a command.
+    pub(super) fn answer(&mut self, taken: &Taken) {
+        if let Some(count) = self.answers.get_mut(taken.index()) {
+            *count += 1;
         }
     }
 

@@ -16,8 +16,9 @@
 //! QoS 2, queued messages and how far their exchanges are. QoS 2 is once only into the outbox, across
 //! reconnects, take-overs and restarts. `docs/formats/mqtt-state-v1.md` has the keys.
 //!
-//! A topic of a template belongs to its device, and nobody else publishes there. Every other topic is
-//! local: it reaches subscribers if the access rules allow it, and never the cloud.
+//! A topic of a template belongs to its device, and nobody else publishes there. Commands and their answers
+//! have topics of their own (`devices`). Every other topic is local: it reaches subscribers if the access
+//! rules allow it, and never the cloud.
 //!
 //! | What is bounded | By | At the bound |
 //! |---|---|---|
@@ -40,6 +41,7 @@
 //! | topic aliases, each way | `topic_aliases_max` | 0x94 / not used |
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
 //! | take-overs of one client id in a row | 3 | the next ones wait 1, 2, 4, 8 s |
+//! | commands of one session | 16 | not taken |
 //! | deliveries of one pass | 4096 | others have their turn |
 //! | TLS handshakes, passwords verified at once | 16 per core, 2 | wait; closed at a deadline |
 //!
@@ -48,7 +50,8 @@
 //! `pace` says how fast, `intake` which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
 //! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
 //! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
-//! has (`durable`), `sys` is `$SYS`. `websocket` makes a `stream` of messages; `reload` changes users,
+//! has (`durable`), `sys` is `$SYS`. `devices` knows which devices take commands, hands them over and takes
+//! the answers. `websocket` makes a `stream` of messages; `reload` changes users,
 //! rules and certificates while devices are connected; `turns` keeps storms of connections from standing
 //! in front of established devices. `template` knows topics, `keep_alive` deadlines, `end` the reasons
 //! for an end.
@@ -58,6 +61,7 @@ mod acks;
 mod codec;
 mod config;
 mod connection;
+mod devices;
 mod durable;
 mod end;
 mod error;
@@ -99,6 +103,10 @@ use std::time::Duration;
 
 pub use access::{AccessError, Action, Effect, Pattern, PatternError, Rule, hash_password};
 pub use config::{Access, Config, Limits, Listener, OnFull, Topic};
+pub use devices::{
+    Answer, Answers, CommandMessage, CommandTopic, CommandTopicError, Delivery, Devices, Durable, Fate,
+    NotDelivered, Taken,
+};
 pub use error::Error;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::DECODERS;
@@ -234,6 +242,12 @@ impl Handle {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The devices as commands see them.
+    #[must_use]
+    pub fn devices(&self) -> Devices {
+        Devices::new(Arc::clone(&self.shared))
     }
 
     /// What the stage is doing now.

@@ -332,7 +332,8 @@ fn check_will(shared: &Shared, connect: &Connect<'_>, client: &Client) -> Result
     let Some(will) = &connect.will else { return Ok(()) };
     match shared.templates.verdict(will.topic, &client.device) {
         Verdict::Own(_) => Ok(()),
-        Verdict::Foreign => Err(Refusal::WillTopic),
+        // An answer is given once, by who lives.
+        Verdict::Foreign | Verdict::Answer(_) => Err(Refusal::WillTopic),
         Verdict::Unknown => {
             shared.access.rules().may_publish(client.who(), will.topic).map_err(|_| Refusal::WillTopic)
         }

@@ -39,12 +39,15 @@ struct Found {
 pub(super) fn restore(shared: &Shared) -> Result<(), Error> {
     let mut found = Found::default();
     let now_ms = shared.now_ms();
-    shared.appender.state().scan(&[], &mut |key, value| {
-        if found.take(shared, key, value, now_ms).is_none() {
-            found.stray(key);
-        }
-        ControlFlow::Continue(())
-    })?;
+    let reader = shared.appender.state();
+    for kind in StateKey::KINDS {
+        reader.scan(&[kind], &mut |key, value| {
+            if found.take(shared, key, value, now_ms).is_none() {
+                found.stray(key);
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
     shared.registry.number_above(found.session_max, found.message_max);
     found.fill_queues(usize::from(shared.limits.outgoing_inflight_max));
     for session in found.sessions.values() {

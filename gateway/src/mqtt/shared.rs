@@ -1,7 +1,7 @@
 //! What all connections share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use penstock_proto::Lane;
@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::access::Access;
 use super::config::{Config, Limits};
+use super::devices::{Answers, Presence};
 use super::error::Error;
 use super::keep_alive::Clock;
 use super::keeper::Keeper;
@@ -44,6 +45,9 @@ pub(super) struct Shared {
     pub(super) router: Router<Session>,
     pub(super) retained: Retained,
     pub(super) keeper: Keeper,
+    pub(super) presence: Presence,
+    /// Who takes what devices answer to commands.
+    pub(super) answers: OnceLock<Arc<dyn Answers>>,
     /// Bytes of messages that wait in queues.
     pub(super) gauge: Arc<Gauge>,
     /// Changes of state that nobody waits for are submitted with it.
@@ -108,7 +112,13 @@ impl Shared {
                 Template::parse(&topic.template, topic.lane).map_err(error)
             })
             .collect::<Result<_, _>>()?;
-        let templates = Templates::new(templates);
+        if let Some(commands) = &config.commands
+            && let Some(topic) = config.topics.iter().find(|topic| commands.overlaps(&topic.template))
+        {
+            let expected = format!("no topic of commands or answers, {commands}, to match it");
+            return Err(Error::Template { template: topic.template.clone(), expected });
+        }
+        let templates = Templates::new(templates, config.commands.clone());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             limits: config.limits.clone(),
@@ -119,6 +129,8 @@ impl Shared {
             router: Router::new(),
             retained: Retained::new(config.limits.retained_max, config.limits.retained_bytes_max),
             keeper: Keeper::default(),
+            presence: Presence::new(config.limits.connections_max),
+            answers: OnceLock::new(),
             gauge: Arc::default(),
             relaxed: Arc::new(Completion::new()),
             lasting: AtomicUsize::new(0),

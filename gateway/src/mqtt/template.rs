@@ -5,12 +5,18 @@
 
 use penstock_proto::Lane;
 
+use super::devices::{AnswerTo, CommandTopic};
+
 /// Longest captured level, in bytes.
 const CAPTURE_BYTES_MAX: usize = 128;
 
-/// All templates of the configuration, tried in order.
+/// All templates of the configuration, tried in order, and the topic of commands after them.
 #[derive(Debug)]
-pub(super) struct Templates(Vec<Template>);
+pub(super) struct Templates {
+    topics: Vec<Template>,
+    /// Shares no topic with a template.
+    commands: Option<CommandTopic>,
+}
 
 /// One topic template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +46,9 @@ enum Capture {
 pub(super) enum Verdict<'a> {
     /// A topic of this device.
     Own(Matched<'a>),
-    /// A topic of another device.
+    /// Where a device says what became of a command to it.
+    Answer(AnswerTo<'a>),
+    /// A topic of another device, or the gateway's own.
     Foreign,
     /// No template matches.
     Unknown,
@@ -70,33 +78,46 @@ pub(super) enum TemplateError {
 // === impl Templates ===
 
 impl Templates {
-    pub(super) const fn new(templates: Vec<Template>) -> Self {
-        Self(templates)
+    pub(super) const fn new(topics: Vec<Template>, commands: Option<CommandTopic>) -> Self {
+        Self { topics, commands }
+    }
+
+    /// The topic of commands, if there are any.
+    pub(super) const fn commands(&self) -> Option<&CommandTopic> {
+        self.commands.as_ref()
     }
 
     /// Matches a topic that `device` publishes to.
     #[inline]
     pub(super) fn verdict<'a>(&self, topic: &'a str, device: &str) -> Verdict<'a> {
         let mut foreign = false;
-        for template in &self.0 {
+        for template in &self.topics {
             match template.matches(topic, device) {
                 Some((matched, true)) => return Verdict::Own(matched),
                 Some((_, false)) => foreign = true,
                 None => {}
             }
         }
-        if foreign { Verdict::Foreign } else { Verdict::Unknown }
+        if foreign { Verdict::Foreign } else { self.commands_verdict(topic, device) }
+    }
+
+    #[cold]
+    fn commands_verdict<'a>(&self, topic: &'a str, device: &str) -> Verdict<'a> {
+        let verdict = self.commands.as_ref().and_then(|commands| commands.verdict(topic, device));
+        verdict.unwrap_or(Verdict::Unknown)
     }
 
     /// Whether a filter stays inside the topics of `device`: up to `{device}` of some template it
     /// spells every level out, the device's own id among them.
     pub(super) fn owns_filter(&self, filter: &str, device: &str) -> bool {
-        self.0.iter().any(|template| template.owns_filter(filter, device))
+        self.topics.iter().any(|template| template.owns_filter(filter, device))
+            || self.commands.as_ref().is_some_and(|commands| commands.owns_filter(filter, device))
     }
 
     /// Lanes that publishes may go to.
     pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
-        self.0.iter().map(|template| template.lane)
+        let answers = self.commands.as_ref().map(|_| Lane::Status);
+        self.topics.iter().map(|template| template.lane).chain(answers)
     }
 }
 
@@ -224,7 +245,8 @@ mod tests {
     use super::*;
 
     fn templates(texts: &[&str]) -> Templates {
-        Templates::new(texts.iter().map(|text| Template::parse(text, Lane::Telemetry).expect(text)).collect())
+        let topics = texts.iter().map(|text| Template::parse(text, Lane::Telemetry).expect(text)).collect();
+        Templates::new(topics, None)
     }
 
     fn check(texts: &[&str], topic: &str, expected: Verdict<'_>) {

@@ -34,6 +34,52 @@ pub(crate) struct Delivery<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+/// What a publish of the gateway's own says beside its payload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnProperties<'a> {
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) response_topic: &'a str,
+    /// Left out if it is empty.
+    pub(crate) correlation_data: &'a [u8],
+}
+
+impl OwnProperties<'_> {
+    /// Appends it with user properties, as a block that travels as it is.
+    ///
+    /// # Errors
+    ///
+    /// The length of a field that is longer than MQTT allows, in bytes.
+    pub(crate) fn encode<T: AsRef<str>>(
+        &self,
+        user: impl Iterator<Item = (T, T)>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), usize> {
+        if let Some(text) = self.content_type {
+            out.push(0x03);
+            field(out, text.as_bytes())?;
+        }
+        out.push(0x08);
+        field(out, self.response_topic.as_bytes())?;
+        if !self.correlation_data.is_empty() {
+            out.push(0x09);
+            field(out, self.correlation_data)?;
+        }
+        for (name, value) in user {
+            out.push(0x26);
+            field(out, name.as_ref().as_bytes())?;
+            field(out, value.as_ref().as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn field(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), usize> {
+    let length = u16::try_from(bytes.len()).map_err(|_| bytes.len())?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
 /// Sizes of a PUBLISH, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
@@ -66,7 +112,6 @@ impl Sizes {
 }
 
 /// The size of the PUBLISH that [`publish`] would append, in bytes.
-#[cfg(any(test, fuzzing))]
 pub(crate) fn publish_bytes(version: Version, delivery: &Delivery<'_>) -> usize {
     Sizes::of(version, delivery).packet()
 }

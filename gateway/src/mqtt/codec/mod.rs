@@ -38,7 +38,7 @@ mod topic;
 
 pub(super) use connect::{Connect, Will, version_of};
 pub(super) use control::{Ack, AckKind, Disconnect, auth, ping};
-pub(super) use deliver::{Delivery, publish as publish_to};
+pub(super) use deliver::{Delivery, OwnProperties, publish as publish_to, publish_bytes};
 pub(super) use encode::{
     Connack, connack, disconnect, pingresp, puback, pubcomp, pubrec, pubrel, suback, unsuback,
 };

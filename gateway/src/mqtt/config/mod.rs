@@ -10,6 +10,7 @@ pub use limits::Limits;
 pub use listener::{Listener, OnFull};
 pub use topic::Topic;
 
+use super::devices::CommandTopic;
 use crate::config::{ConfigError, Section, Shape};
 
 /// The `[mqtt]` section.
@@ -23,6 +24,8 @@ pub struct Config {
     pub access: Access,
     /// What may be published; at least one.
     pub topics: Vec<Topic>,
+    /// Where devices get commands, if they do. Not a key of this section: who sends commands sets it.
+    pub commands: Option<CommandTopic>,
 }
 
 impl Config {
@@ -46,6 +49,6 @@ impl Config {
         if topics.is_empty() {
             topics = Topic::defaults();
         }
-        Ok(Self { limits, listeners, access, topics })
+        Ok(Self { limits, listeners, access, topics, commands: None })
     }
 }

@@ -26,6 +26,9 @@ const MESSAGE: u8 = 4;
 const RETAINED: u8 = 5;
 
 impl StateKey {
+    /// First bytes of the keys, in order. Other stages keep other kinds in the same family.
+    pub(in crate::mqtt) const KINDS: [u8; 5] = [SESSION, RECEIVED, QUEUED, MESSAGE, RETAINED];
+
     /// Prefix of what a session has received and not released.
     pub(in crate::mqtt) fn received_of(session: u64) -> [u8; 9] {
         with_number(RECEIVED, session)

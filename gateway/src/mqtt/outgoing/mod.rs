@@ -11,8 +11,11 @@
 //! | packets on their way: the window | they wait |
 //! | waiting messages, and their bytes | the new message is dropped |
 //! | the client's largest packet | dropped, as if it had been sent ([MQTT-3.1.2-25]) |
+//!
+//! Commands wait in the same queue, beside its bounds, and leave it when the connection ends (`commands`).
 
 mod aliases;
+mod commands;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +23,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::codec::{Delivery, Qos, Reason, Version, publish_to, pubrel};
+use super::devices::Fate;
 use super::message::Message;
 use aliases::Aliases;
+use commands::Commands;
+pub(super) use commands::Fates;
 
 /// How many packets ids there are.
 const IDS: usize = 65_535;
@@ -38,7 +44,7 @@ pub(super) struct Outgoing {
     items: VecDeque<Item>,
     /// How many in front are on their way on this connection.
     sent: usize,
-    /// Bytes of the messages in `items`.
+    /// Bytes of the messages in `items`, commands aside.
     bytes: usize,
     last_id: u16,
     next_order: u64,
@@ -49,6 +55,8 @@ pub(super) struct Outgoing {
     gone: Vec<Gone>,
     /// How many were dropped after they had been queued.
     losses: Losses,
+    /// What there is to know about commands, while there are some.
+    commands: Option<Box<Commands>>,
 }
 
 /// What a connection can take.
@@ -135,6 +143,17 @@ struct Item {
     stored: bool,
     /// That place is not durable yet: it is not sent before.
     held: bool,
+    /// It ends with the connection, and somebody waits for what becomes of it.
+    command: bool,
+}
+
+/// How a publish goes out.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    id: u16,
+    dup: bool,
+    /// Whether its topic may get an alias: not one that never comes again.
+    alias: bool,
 }
 
 /// Where an exchange stands.
@@ -185,6 +204,7 @@ impl Outgoing {
 
     /// The connection is gone; what was sent on it may not have arrived.
     pub(super) fn detach(&mut self) {
+        self.withdraw_all();
         for item in self.items.iter_mut().take(self.sent) {
             item.dup = true;
         }
@@ -193,6 +213,11 @@ impl Outgoing {
         self.aliases = None;
         // Without a window nothing counts as sent until the next connection.
         self.terms = Terms::default();
+    }
+
+    /// The version that the connection speaks.
+    pub(super) const fn version(&self) -> Version {
+        self.terms.version
     }
 
     /// Takes a message in. `stored`: the caller stores what is queued, and calls [`Self::confirm`].
@@ -261,6 +286,7 @@ impl Outgoing {
             dup: may_be_sent,
             stored: true,
             held: false,
+            command: false,
         });
     }
 
@@ -282,9 +308,10 @@ impl Outgoing {
     }
 
     /// PUBACK: the exchange is over. `None` if there is none with this id.
-    pub(super) fn acknowledged(&mut self, id: u16) -> Option<Option<Gone>> {
+    pub(super) fn acknowledged(&mut self, id: u16, reason: u8) -> Option<Option<Gone>> {
         let at = self.find(id, Stage::Published, Qos::AtLeastOnce)?;
-        Some(self.remove(at))
+        let fate = if reason < 0x80 { Fate::Acknowledged } else { Fate::Refused { reason } };
+        Some(self.remove(at, fate))
     }
 
     /// PUBREC, which accepts or refuses.
@@ -294,7 +321,7 @@ impl Outgoing {
             return Received::Unknown;
         };
         if !accepted {
-            return Received::Ended(self.remove(at));
+            return Received::Ended(self.remove(at, Fate::Gone));
         }
         let Some(item) = self.items.get_mut(at) else { return Received::Unknown };
         item.stage = Stage::Released;
@@ -306,7 +333,7 @@ impl Outgoing {
     /// PUBCOMP: the exchange is over. `None` if there is none with this id.
     pub(super) fn completed(&mut self, id: u16) -> Option<Option<Gone>> {
         let at = self.find(id, Stage::Released, Qos::ExactlyOnce)?;
-        Some(self.remove(at))
+        Some(self.remove(at, Fate::Gone))
     }
 
     /// Takes out what left the queue on its own, and how many were let go.
@@ -314,17 +341,13 @@ impl Outgoing {
         (std::mem::take(&mut self.gone), std::mem::take(&mut self.losses))
     }
 
-    /// Whether [`Self::take_gone`] has something.
-    pub(super) fn has_gone(&self) -> bool {
-        !self.gone.is_empty() || self.losses != Losses::default()
-    }
-
     /// Empties it for good; what has a place in the store comes out.
     pub(super) fn clear(&mut self) -> Vec<Gone> {
+        self.withdraw_all();
         let mut gone = std::mem::take(&mut self.gone);
         let stored = self.items.drain(..).filter(|item| item.stored);
         gone.extend(stored.map(|item| Gone { order: item.order, message: item.message }));
-        *self = Self { next_order: self.next_order, ..Self::default() };
+        *self = Self { next_order: self.next_order, commands: self.commands.take(), ..Self::default() };
         gone
     }
 
@@ -350,11 +373,16 @@ impl Outgoing {
     }
 
     fn has_place(&self, message: &Message, bounds: Bounds) -> bool {
-        let full_circle = self.items.front().is_some_and(|first| first.id == next_id(self.last_id));
-        self.items.len() < bounds.queue_messages_max.min(IDS)
-            && (self.items.is_empty()
-                || (!bounds.is_full && self.bytes + message.bytes() <= bounds.queue_bytes_max))
-            && !full_circle
+        let waiting = self.items.len() - self.commands();
+        waiting < bounds.queue_messages_max
+            && self.items.len() < IDS
+            && (waiting == 0 || (!bounds.is_full && self.bytes + message.bytes() <= bounds.queue_bytes_max))
+            && !self.ids_are_used_up()
+    }
+
+    /// Whether the packet ids went round to one that is taken.
+    fn ids_are_used_up(&self) -> bool {
+        self.items.front().is_some_and(|first| first.id == next_id(self.last_id))
     }
 
     fn push(&mut self, message: Arc<Message>, grant: Grant, stored: bool) -> (u64, u16) {
@@ -365,7 +393,8 @@ impl Outgoing {
         message.hold();
         let message = Some(message);
         let stage = Stage::Published;
-        self.items.push_back(Item { message, grant, order, id, stage, dup: false, stored, held: stored });
+        let (dup, held, command) = (false, stored, false);
+        self.items.push_back(Item { message, grant, order, id, stage, dup, stored, held, command });
         (order, id)
     }
 
@@ -402,26 +431,30 @@ impl Outgoing {
             }
             let Some(message) = item.message.clone() else {
                 // It was sent on an earlier connection of a session that should have ended with it.
-                self.forget(self.sent);
+                self.forget(self.sent, Fate::Gone);
                 continue;
             };
             if message.is_expired(now_ms) && !item.dup {
                 self.losses.expired += 1;
-                self.forget(self.sent);
+                self.forget(self.sent, Fate::Expired);
                 continue;
             }
-            let (grant, id, dup) = (item.grant.clone(), item.id, item.dup);
-            match self.put(&message, &grant, (id, dup), bounds, now_ms) {
+            let command = item.command;
+            let (grant, sending) =
+                (item.grant.clone(), Sending { id: item.id, dup: item.dup, alias: !command });
+            match self.put(&message, &grant, sending, bounds, now_ms) {
                 Ok(()) => {
-                    if !lasting && let Some(item) = self.items.get_mut(self.sent) {
+                    if (command || !lasting)
+                        && let Some(item) = self.items.get_mut(self.sent)
+                    {
                         item.message = None;
-                        self.bytes -= message.bytes();
+                        self.bytes -= if command { 0 } else { message.bytes() };
                     }
                     self.sent += 1;
                 }
                 Err(Loss::TooLarge) => {
                     self.losses.too_large += 1;
-                    self.forget(self.sent);
+                    self.forget(self.sent, Fate::Gone);
                 }
                 Err(_) => break,
             }
@@ -459,7 +492,7 @@ impl Outgoing {
         if message.is_expired(now_ms) {
             return Err(Loss::Expired);
         }
-        self.put(message, grant, (0, false), bounds, now_ms)
+        self.put(message, grant, Sending { id: 0, dup: false, alias: true }, bounds, now_ms)
     }
 
     /// Encodes a publish if the buffer has room; an empty one takes any.
@@ -467,7 +500,7 @@ impl Outgoing {
         &mut self,
         message: &Message,
         grant: &Grant,
-        (id, dup): (u16, bool),
+        Sending { id, dup, alias }: Sending,
         bounds: Bounds,
         now_ms: u64,
     ) -> Result<(), Loss> {
@@ -487,7 +520,7 @@ impl Outgoing {
         let room = if used == 0 { usize::MAX } else { bounds.buffer_bytes_max.saturating_sub(used) };
         let room = room.min(self.terms.packet_bytes_max);
         let version = self.terms.version;
-        if self.terms.aliases_max == 0 {
+        if self.terms.aliases_max == 0 || !alias {
             let written = publish_to(&mut self.packets, version, &delivery, room);
             return if written { Ok(()) } else { Err(self.why_not(room)) };
         }
@@ -518,11 +551,15 @@ impl Outgoing {
         on_their_way.into_iter().position(is)
     }
 
-    /// Takes out an item that is on its way.
-    fn remove(&mut self, at: usize) -> Option<Gone> {
+    /// Takes out an item; `fate` is what became of it, if it is a command.
+    fn remove(&mut self, at: usize, fate: Fate) -> Option<Gone> {
         let item = self.items.remove(at)?;
         self.sent -= usize::from(at < self.sent);
-        self.bytes -= item.message.as_ref().map_or(0, |message| message.bytes());
+        if item.command {
+            self.end_command(item.order, fate);
+        } else {
+            self.bytes -= item.message.as_ref().map_or(0, |message| message.bytes());
+        }
         if self.items.is_empty() {
             self.items = VecDeque::new();
         }
@@ -530,8 +567,8 @@ impl Outgoing {
     }
 
     /// Takes out an item that will not be sent.
-    fn forget(&mut self, at: usize) {
-        let gone = self.remove(at);
+    fn forget(&mut self, at: usize, fate: Fate) {
+        let gone = self.remove(at, fate);
         self.gone.extend(gone);
     }
 
@@ -540,7 +577,7 @@ impl Outgoing {
         while let Some(item) = self.items.get(at) {
             if !item.dup && item.message.as_ref().is_some_and(|message| message.is_expired(now_ms)) {
                 self.losses.expired += 1;
-                self.forget(at);
+                self.forget(at, Fate::Expired);
             } else {
                 at += 1;
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::mqtt::codec::{PublishProperties, Qos};
+use crate::mqtt::devices::Durable;
 use crate::mqtt::metrics::Tally;
 use crate::mqtt::router::Match;
 use crate::mqtt::session::Session;
@@ -21,6 +22,8 @@ pub(in crate::mqtt) struct Batch {
     pub(in crate::mqtt) relaxed: StateOps,
     /// Messages that are sent to lasting sessions when the submission is durable.
     pub(in crate::mqtt) promised: Vec<(Arc<Session>, u64)>,
+    /// Who waits for what was put down for answers to commands.
+    pub(in crate::mqtt) answered: Vec<Arc<dyn Durable>>,
     /// Packets to send at once.
     pub(in crate::mqtt) out: Vec<u8>,
     /// Deliveries that publishes of this pass led to.
@@ -110,6 +113,9 @@ impl Batch {
         self.relaxed.clear();
         for (session, order) in self.promised.drain(..) {
             session.keep_promise(order);
+        }
+        for waits in self.answered.drain(..) {
+            waits.settled(false);
         }
         self.out.clear();
         self.deliveries = false;

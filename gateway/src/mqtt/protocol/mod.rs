@@ -4,6 +4,7 @@
 //! outbox, changes of state, packets to send at once and replies that wait for the commit. The
 //! connection around it does the I/O.
 
+mod answer;
 mod batch;
 mod publish;
 mod subscribe;
@@ -260,9 +261,9 @@ impl Protocol {
     // --- acknowledgements of what is delivered ---
 
     fn puback(&self, place: Place<'_>, batch: &mut Batch, body: &[u8]) -> Result<(), End> {
-        let Ack { id, .. } = Ack::decode(body, AckKind::Puback, self.version)?;
+        let Ack { id, reason } = Ack::decode(body, AckKind::Puback, self.version)?;
         // One that nothing is on its way for does no harm; firmware sends such things.
-        if place.session.acknowledged(id, &mut batch.relaxed) {
+        if place.session.acknowledged(id, reason, &mut batch.relaxed) {
             batch.tally.acknowledged += 1;
             batch.deliveries = true;
         }
@@ -359,6 +360,7 @@ fn judge_front(place: Place<'_>, front: &[u8], bytes: usize) -> Rest {
         None => place.shared.lane,
         Some(topic) => match place.shared.templates.verdict(topic, place.session.device()) {
             Verdict::Own(matched) => matched.lane,
+            Verdict::Answer(_) => Lane::Status,
             // It is refused or local, and needs no room in the outbox for that.
             Verdict::Foreign | Verdict::Unknown => return Rest::Incomplete(Some(bytes)),
         },

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use penstock_proto::Lane;
+
 use super::{Batch, OPEN_EXCHANGES, Place, Protocol, Rest, Stored, entry_bytes_max};
 use crate::mqtt::acks::Reply;
 use crate::mqtt::codec::{Frame, Malformed, Publish, Qos, Reason, Version};
@@ -10,6 +12,9 @@ use crate::mqtt::end::End;
 use crate::mqtt::intake::{Admission, Intake};
 use crate::mqtt::routing::{Routed, retain, route};
 use crate::mqtt::template::{Matched, Verdict};
+
+/// What follows from the answer to a command may take so much beside the answer itself, in bytes.
+const OUTCOME_BYTES: usize = 4 << 10;
 
 impl Protocol {
     #[inline]
@@ -74,21 +79,43 @@ impl Protocol {
                 return Ok(self.refuse(batch, publish, Reason::NotAuthorized, End::Foreign)?);
             }
             Verdict::Unknown => return Ok(self.local(place, batch, publish)?),
+            Verdict::Answer(to) => {
+                let needs = (Lane::Status, entry_bytes_max(bytes) + OUTCOME_BYTES);
+                if self.admits(place, batch, intake, (publish, bytes), needs)? {
+                    self.command_answer(place, batch, publish, to);
+                }
+                return Ok(());
+            }
         };
-        let lane = matched.lane;
-        match intake.admit(place.shared, lane, batch.bytes(), entry_bytes_max(bytes)) {
-            Admission::Take => {}
-            Admission::Later => return Err(Rest::Full(bytes)),
-            Admission::Hold => return Err(Rest::Held { lane, bytes }),
-            Admission::Closed => return Err(Rest::End(End::Stopping)),
+        let needs = (matched.lane, entry_bytes_max(bytes));
+        if self.admits(place, batch, intake, (publish, bytes), needs)? {
+            self.store(place, batch, publish, &matched);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room in a lane for what a publish needs; answers it if there is not, and will not be
+    /// soon.
+    #[inline]
+    fn admits(
+        &mut self,
+        place: Place<'_>,
+        batch: &mut Batch,
+        intake: &mut Intake,
+        (publish, bytes): (&Publish<'_>, usize),
+        (lane, needed): (Lane, usize),
+    ) -> Result<bool, Rest> {
+        match intake.admit(place.shared, lane, batch.bytes(), needed) {
+            Admission::Take => Ok(true),
+            Admission::Later => Err(Rest::Full(bytes)),
+            Admission::Hold => Err(Rest::Held { lane, bytes }),
+            Admission::Closed => Err(Rest::End(End::Stopping)),
             Admission::Refuse(shortage) => {
                 batch.tally.short(shortage, publish.qos);
                 self.answer(batch, publish, Reason::QuotaExceeded);
-                return Ok(());
+                Ok(false)
             }
         }
-        self.store(place, batch, publish, &matched);
-        Ok(())
     }
 
     /// Stores a publish of the device's own, and hands it on.
@@ -133,7 +160,7 @@ impl Protocol {
     }
 
     /// Keeps a publish as its topic's retained message; false if there is no room for it.
-    fn keep(&self, place: Place<'_>, batch: &mut Batch, publish: &Publish<'_>) -> bool {
+    pub(super) fn keep(&self, place: Place<'_>, batch: &mut Batch, publish: &Publish<'_>) -> bool {
         let kept = retain(place.shared, batch, &routed(place, publish));
         batch.tally.not_retained += u64::from(!kept);
         kept
@@ -141,7 +168,13 @@ impl Protocol {
 
     /// Queues the acknowledgement of a publish that is taken.
     #[inline]
-    fn accept(&mut self, place: Place<'_>, batch: &mut Batch, publish: &Publish<'_>, reason: Reason) {
+    pub(super) fn accept(
+        &mut self,
+        place: Place<'_>,
+        batch: &mut Batch,
+        publish: &Publish<'_>,
+        reason: Reason,
+    ) {
         match publish.qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => self.acks.push(Reply::Puback(reason), publish.id, batch.owes()),
@@ -168,7 +201,7 @@ impl Protocol {
     }
 
     /// Queues the answer to a publish that is not taken.
-    fn answer(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason) {
+    pub(super) fn answer(&mut self, batch: &Batch, publish: &Publish<'_>, reason: Reason) {
         let reply = match publish.qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => Reply::Puback(reason),
@@ -190,7 +223,7 @@ impl Protocol {
     }
 }
 
-fn routed<'a>(place: Place<'a>, publish: &'a Publish<'_>) -> Routed<'a> {
+pub(super) fn routed<'a>(place: Place<'a>, publish: &'a Publish<'_>) -> Routed<'a> {
     Routed {
         topic: publish.topic,
         publisher: place.session.client(),

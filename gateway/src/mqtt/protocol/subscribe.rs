@@ -30,6 +30,9 @@ impl Protocol {
         }
         let mut packet = Vec::new();
         suback(&mut packet, self.version, subscribe.id, &codes);
+        if granted {
+            place.shared.note_presence(place.session);
+        }
         self.answer_durably(place, batch, packet, granted);
         Ok(())
     }
@@ -51,6 +54,9 @@ impl Protocol {
         let codes: Vec<u8> = unsubscribe.filters().map(code).collect();
         let mut packet = Vec::new();
         unsuback(&mut packet, self.version, unsubscribe.id, &codes);
+        if changed {
+            place.shared.note_presence(place.session);
+        }
         self.answer_durably(place, batch, packet, changed);
         Ok(())
     }

@@ -42,6 +42,7 @@ pub(super) fn open_config() -> Config {
         }],
         access: Access { anonymous: true, ..Access::default() },
         topics: Topic::defaults(),
+        commands: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod client;
+mod commands;
 mod config;
 mod connect;
 mod gateway;

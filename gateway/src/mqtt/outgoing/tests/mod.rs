@@ -1,3 +1,5 @@
+mod commands;
+
 use super::*;
 use crate::mqtt::message::Parts;
 
@@ -91,12 +93,12 @@ fn the_window_opens_with_acknowledgements_in_any_order() {
         offer(&mut outgoing, payload, Qos::AtLeastOnce);
     }
     assert_eq!(taken(&mut outgoing), [publish(1, false, "a"), publish(2, false, "b")]);
-    assert!(outgoing.acknowledged(3).is_none(), "it was not sent yet");
-    assert!(outgoing.acknowledged(2).is_some() && outgoing.acknowledged(2).is_none());
+    assert!(outgoing.acknowledged(3, 0).is_none(), "it was not sent yet");
+    assert!(outgoing.acknowledged(2, 0).is_some() && outgoing.acknowledged(2, 0).is_none());
     assert_eq!(taken(&mut outgoing), [publish(3, false, "c")]);
-    assert!(outgoing.acknowledged(1).is_some());
+    assert!(outgoing.acknowledged(1, 0).is_some());
     assert_eq!(taken(&mut outgoing), [publish(4, false, "d")]);
-    assert!(outgoing.acknowledged(4).is_some() && outgoing.acknowledged(3).is_some());
+    assert!(outgoing.acknowledged(4, 0).is_some() && outgoing.acknowledged(3, 0).is_some());
     assert!(outgoing.is_idle() && outgoing.bytes == 0 && outgoing.sent == 0);
 }
 
@@ -124,7 +126,7 @@ fn exchanges_of_qos_2_end_once_and_only_in_order() {
     offer(&mut outgoing, "b", Qos::ExactlyOnce);
     taken(&mut outgoing);
     assert!(outgoing.completed(1).is_none(), "PUBREC comes first");
-    assert!(outgoing.acknowledged(1).is_none(), "PUBACK is for QoS 1");
+    assert!(outgoing.acknowledged(1, 0).is_none(), "PUBACK is for QoS 1");
     assert!(matches!(outgoing.received(9, true), Received::Unknown));
     assert!(matches!(outgoing.received(1, true), Received::Release(Some(_))));
     assert!(matches!(outgoing.received(1, true), Received::Release(Some(_))), "PUBREC again");
@@ -239,10 +241,10 @@ fn ids_go_round_and_never_meet_one_that_is_on_its_way() {
             panic!("there is room");
         };
         taken(&mut outgoing);
-        assert!(outgoing.acknowledged(id).is_some());
+        assert!(outgoing.acknowledged(id, 0).is_some());
     }
     assert_eq!(offer(&mut outgoing, "x", Qos::AtLeastOnce), Offered::Dropped(Loss::Full));
-    assert!(outgoing.acknowledged(1).is_some());
+    assert!(outgoing.acknowledged(1, 0).is_some());
     assert!(matches!(offer(&mut outgoing, "x", Qos::AtLeastOnce), Offered::Queued { id: 1, .. }));
 }
 
@@ -256,7 +258,7 @@ fn retained_messages_wait_for_room_instead_of_being_dropped() {
     let replayed = (0..5).map(|_| (message("t", "r", None), grant(Qos::AtLeastOnce)));
     outgoing.replay(replayed.collect::<Vec<_>>().into_iter());
     assert_eq!(taken(&mut outgoing), [publish(1, false, "r"), publish(2, false, "r")]);
-    assert!(outgoing.acknowledged(1).is_some() && outgoing.acknowledged(2).is_some());
+    assert!(outgoing.acknowledged(1, 0).is_some() && outgoing.acknowledged(2, 0).is_some());
     assert_eq!(taken(&mut outgoing).len(), 2);
 }
 
@@ -285,6 +287,6 @@ fn a_session_that_does_not_last_keeps_no_message_that_was_sent() {
         Offered::Queued { .. }
     ));
     assert_eq!(Arc::strong_count(&kept), 1);
-    assert!(outgoing.acknowledged(1).is_some_and(|gone| gone.is_none()), "nothing in the store");
+    assert!(outgoing.acknowledged(1, 0).is_some_and(|gone| gone.is_none()), "nothing in the store");
     assert_eq!(outgoing.bytes, 0);
 }

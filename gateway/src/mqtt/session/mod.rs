@@ -6,6 +6,8 @@
 //! queued messages and the state of their exchanges. A queued message is sent when its place in the
 //! store is durable, so that an exchange never begins that a crash could make happen twice.
 
+mod commands;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +20,7 @@ use super::durable::{
 };
 use super::link::{Link, Signal};
 use super::message::Message;
-use super::outgoing::{Bounds, Gone, Grant, Loss, Losses, Offered, Outgoing, Received, Terms};
+use super::outgoing::{Bounds, Fates, Gone, Grant, Loss, Losses, Offered, Outgoing, Received, Terms};
 use super::router::{Options, Router};
 use super::will::Will;
 use crate::outbox::StateOps;
@@ -214,21 +216,22 @@ impl Session {
         before
     }
 
-    /// Takes the connection away, unless another one has it by now; says whether it was there.
+    /// Takes the connection away, unless another one has it by now. Returns what became of commands.
     /// `received`: the ids that the connection had, if it is sure of them.
-    pub(super) fn detach(&self, link: &Arc<Link>, received: Option<Vec<u16>>, now_ms: u64) -> bool {
+    pub(super) fn detach(&self, link: &Arc<Link>, received: Option<Vec<u16>>, now_ms: u64) -> Option<Fates> {
         let mut state = self.state.lock();
         if !state.link.as_ref().is_some_and(|known| Arc::ptr_eq(known, link)) {
-            return false;
+            return None;
         }
         state.link = None;
         state.outgoing.detach();
+        let fates = state.outgoing.take_fates();
         state.received = received;
         state.ends_at_ms = Some(now_ms.saturating_add(u64::from(state.expiry_seconds) * 1000));
         state.subscriptions.shrink_to_fit();
         drop(state);
         self.connected.store(false, Ordering::Relaxed);
-        true
+        Some(fates)
     }
 
     /// Changes how long it outlives its connection (MQTT 5, section 3.14.2.2.2).
@@ -348,8 +351,23 @@ impl Session {
         now_ms: u64,
         ops: &mut StateOps,
     ) -> Delivered {
-        let mut state = self.state.lock();
-        let state = &mut *state;
+        let (delivered, fates) = {
+            let mut state = self.state.lock();
+            let delivered = self.deliver_in(&mut state, message, grant, (bounds, now_ms), ops);
+            (delivered, state.outgoing.take_fates())
+        };
+        fates.tell();
+        delivered
+    }
+
+    fn deliver_in(
+        &self,
+        state: &mut State,
+        message: &Arc<Message>,
+        grant: Grant,
+        (bounds, now_ms): (Bounds, u64),
+        ops: &mut StateOps,
+    ) -> Delivered {
         let waits = state.lasting && grant.qos != Qos::AtMostOnce;
         let offline = state.link.is_none();
         if offline && waits && bounds.is_full && !state.ended {
@@ -430,18 +448,22 @@ impl Session {
         let mut state = self.state.lock();
         let lasting = state.lasting;
         let more = state.outgoing.take(out, lasting, bounds, now_ms);
-        if !state.outgoing.has_gone() {
-            return (more, Losses::default());
-        }
+        let fates = state.outgoing.take_fates();
         let (gone, losses) = state.outgoing.take_gone();
         drop(state);
+        fates.tell();
         self.give_up(gone, ops);
         (more, losses)
     }
 
     /// PUBACK of the client; false if nothing is on its way under this id.
-    pub(super) fn acknowledged(&self, id: u16, ops: &mut StateOps) -> bool {
-        let Some(gone) = self.state.lock().outgoing.acknowledged(id) else { return false };
+    pub(super) fn acknowledged(&self, id: u16, reason: u8, ops: &mut StateOps) -> bool {
+        let (gone, fates) = {
+            let mut state = self.state.lock();
+            let Some(gone) = state.outgoing.acknowledged(id, reason) else { return false };
+            (gone, state.outgoing.take_fates())
+        };
+        fates.tell();
         self.give_up(gone, ops);
         true
     }
@@ -545,9 +567,11 @@ impl Session {
         state.ended = true;
         let subscriptions = std::mem::take(&mut state.subscriptions);
         let gone = state.outgoing.clear();
+        let fates = state.outgoing.take_fates();
         let will = state.will.take();
         let in_store = state.in_store;
         drop(state);
+        fates.tell();
         for one in subscriptions {
             router.unsubscribe(split_shared(&one.filter), self.number);
         }
