@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use tokio_rustls::rustls;
 
+use crate::servicebus::SpecError;
+
 /// Why cloud-sim cannot start or cannot create a topic.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +43,9 @@ pub enum Error {
     /// A topic is refused.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// An entity of Service Bus is refused.
+    #[error("entities: {0}")]
+    Entities(#[from] SpecError),
     /// The key must not be empty.
     #[error("the connection string is empty")]
     EmptyKey,

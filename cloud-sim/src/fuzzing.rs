@@ -1,6 +1,9 @@
-//! The Kafka decoders on bytes of any kind, in tests and under cargo-fuzz only. A decoder passes if it returns
+//! The Kafka and AMQP decoders on bytes of any kind, in tests and under cargo-fuzz only. A decoder passes if it returns
 //! and what it found lies inside the bytes.
 
+use bytes::{Bytes, BytesMut};
+
+use crate::amqp::{FrameKind, Performative, Reader, Sasl, Sections, Value, next_frame};
 use crate::protocol::{
     ApiKey, RequestHeader, batch, fetch, init_producer_id, list_offsets, metadata, produce, sasl,
 };
@@ -19,7 +22,59 @@ pub fn decode(name: &str, bytes: &[u8]) {
 /// A name, a decoder, and its share of the cases.
 type Decoder = (&'static str, fn(&[u8]), u64);
 
-const DECODERS: &[Decoder] = &[("kafka_request", request, 3), ("kafka_batch", record_batch, 1)];
+const DECODERS: &[Decoder] = &[
+    ("kafka_request", request, 3),
+    ("kafka_batch", record_batch, 1),
+    ("amqp_frame", amqp_frames, 2),
+    ("amqp_message", amqp_message, 2),
+];
+
+/// What a client sends over AMQP. What was decoded is encoded to what decodes to the same.
+fn amqp_frames(bytes: &[u8]) {
+    let mut input = BytesMut::from(bytes);
+    let mut taken = 0;
+    while let Ok(Some(frame)) = next_frame(&mut input, 1 << 16) {
+        taken += frame.body.len() + 8;
+        assert!(taken + input.len() <= bytes.len());
+        if frame.kind == FrameKind::Sasl {
+            let Ok(sasl) = Sasl::decode(&frame.body) else { continue };
+            let mut output = Vec::new();
+            sasl.encode(&mut output);
+            assert!(next_frame(&mut BytesMut::from(&*output), usize::MAX).is_ok_and(|frame| frame.is_some()));
+        } else if let Ok((performative, payload)) = Performative::decode(&frame.body) {
+            assert!(payload.len() < frame.body.len());
+            let mut output = Vec::new();
+            performative.value().encode(&mut output);
+            let again = Performative::decode(&Bytes::from(output)).map(|(performative, _)| performative);
+            assert_eq!(format!("{again:?}"), format!("Ok({performative:?})"));
+        }
+    }
+}
+
+/// A message as a client sends it, alone or in a batch, and the values in it.
+fn amqp_message(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    while let Ok(value) = reader.value() {
+        assert!(reader.position() <= bytes.len());
+        value_survives(&value);
+    }
+    if let Ok(sections) = Sections::decode(bytes) {
+        assert!(sections.body.len() <= sections.bare.len() && sections.bare.len() <= bytes.len());
+        for message in sections.data().unwrap_or_default() {
+            drop(Sections::decode(&message));
+        }
+    }
+}
+
+fn value_survives(value: &Value) {
+    let mut output = Vec::new();
+    value.encode(&mut output);
+    let mut reader = Reader::new(&output);
+    let again = reader.value().expect("it was encoded here");
+    // Not by `==`, for which a NaN is not itself.
+    assert_eq!(format!("{again:?}"), format!("{value:?}"));
+    assert!(reader.is_empty());
+}
 
 /// A frame as a client sends it, with the header it has; and its body under every header there is.
 fn request(frame: &[u8]) {
@@ -156,10 +211,25 @@ mod tests {
         ]
     }
 
+    fn hex(text: &str) -> Vec<u8> {
+        let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    }
+
+    /// Frames of Microsoft's Python client.
+    fn amqp_traces() -> Vec<Vec<u8>> {
+        crate::amqp::traces::FRAMES.iter().map(|frame| hex(frame)).collect()
+    }
+
     #[test]
     fn random_bytes_never_make_a_decoder_of_the_stand_in_panic() {
         let targets = DECODERS.iter().map(|&(name, decode, weight)| {
-            let seeds = if name == "kafka_batch" { vec![batch()] } else { requests() };
+            let seeds = match name {
+                "kafka_batch" => vec![batch()],
+                "amqp_frame" => amqp_traces(),
+                "amqp_message" => vec![hex(crate::amqp::traces::MESSAGE)],
+                _ => requests(),
+            };
             Target { name, decode, seeds, weight }
         });
         let (targets, mut plan): (Vec<_>, _) = (targets.collect(), Plan::from_environment(10 * CASES));

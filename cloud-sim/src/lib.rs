@@ -1,4 +1,5 @@
-//! A stand-in for Azure Event Hubs: a small Kafka broker with Event Hubs' limits, in one process.
+//! A stand-in for Azure Event Hubs: a small Kafka broker with Event Hubs' limits, in one process; and, if asked
+//! for, one for Azure Service Bus beside it, see [`servicebus`].
 //!
 //! It is a test double. It keeps what it acknowledged, judges idempotent producers, and fails on order; it
 //! has no replication, no retention, no consumer groups and no transactions. What it simulates and what it
@@ -10,6 +11,7 @@
 //!                                     control (HTTP) ------+
 //! ```
 
+mod amqp;
 mod broker;
 mod control;
 mod error;
@@ -17,6 +19,7 @@ mod error;
 pub mod fuzzing;
 mod protocol;
 mod server;
+pub mod servicebus;
 mod tokens;
 
 use std::fs;
@@ -33,6 +36,7 @@ pub use crate::broker::{Quota, TopicSpec};
 use crate::control::Control;
 pub use crate::error::{Error, TopicError};
 use crate::server::{Identity, Listener, Security};
+use crate::servicebus::{Addresses, Service, ServiceBus};
 use crate::tokens::{Endpoints, Tokens};
 pub use crate::tokens::{OAuth, TOKEN_LIFE_DEFAULT};
 
@@ -78,6 +82,8 @@ pub struct Config {
     pub policy_violation: Duration,
     /// Whether batches may be compressed with gzip, as on the Premium and Dedicated tiers.
     pub gzip: bool,
+    /// The Service Bus side; there is none without this.
+    pub service_bus: Option<ServiceBus>,
 }
 
 /// Everything but the key.
@@ -90,6 +96,7 @@ impl std::fmt::Debug for Config {
             .field("control", &self.control)
             .field("data", &self.data)
             .field("topics", &self.topics)
+            .field("service_bus", &self.service_bus)
             .finish_non_exhaustive()
     }
 }
@@ -114,6 +121,7 @@ impl Config {
             quota: Quota::default(),
             policy_violation: POLICY_VIOLATION_DEFAULT,
             gzip: true,
+            service_bus: None,
         }
     }
 
@@ -139,6 +147,19 @@ impl Config {
         self.oauth = Some(oauth);
         self
     }
+
+    /// Adds a Service Bus side.
+    #[must_use]
+    pub fn with_service_bus(mut self, service_bus: ServiceBus) -> Self {
+        self.service_bus = Some(service_bus);
+        self
+    }
+
+    /// Where the first listener with TLS binds, if there is any.
+    fn first_tls(&self) -> Option<SocketAddr> {
+        let service_bus = self.service_bus.as_ref();
+        self.kafka_tls.or_else(|| service_bus?.tls).or_else(|| service_bus?.websocket)
+    }
 }
 
 /// A cloud-sim that was started. Dropping it ends it without waiting.
@@ -152,7 +173,9 @@ pub struct Running {
     pub control: SocketAddr,
     /// The token endpoints, plain HTTP.
     pub tokens: Option<SocketAddr>,
-    /// The certificate that clients of the TLS listener have to trust.
+    /// The Service Bus side.
+    pub service_bus: Option<Addresses>,
+    /// The certificate that clients of the TLS listeners have to trust.
     pub ca_pem: Option<String>,
     /// The file it was written to.
     pub ca_file: Option<PathBuf>,
@@ -189,6 +212,7 @@ pub async fn start(config: Config) -> Result<Running, Error> {
         quota_delay_max: config.policy_violation,
     };
     let broker = Arc::new(Broker::open(&config.data, &config.topics, limits)?);
+    let ca = identity(&config)?;
     let permits = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
     let bind = async |address, security| -> Result<Listener, Error> {
         let listener = Listener::bind(address, security, Arc::clone(&broker), Arc::clone(&permits)).await?;
@@ -201,37 +225,56 @@ pub async fn start(config: Config) -> Result<Running, Error> {
     };
     let plain_tokens = tokens.clone().filter(|_tokens| config.plain_requires_sasl);
     let plain = bind(config.kafka, Security { tls: None, key: plain_key, tokens: plain_tokens }).await?;
-    let mut ca = None;
+    let acceptor = ca.as_ref().map(|(identity, _path)| identity.acceptor.clone());
     let tls = match config.kafka_tls {
         None => None,
         Some(address) => {
-            let identity = Identity::generate(config.advertised_host.as_deref(), address.ip())?;
-            let path = config.data.join("ca.pem");
-            fs::write(&path, &identity.ca_pem)
-                .map_err(|source| Error::Data { path: path.clone(), source })?;
-            ca = Some((identity.ca_pem, path));
-            Some(bind(address, Security { tls: Some(identity.acceptor), key, tokens: tokens.clone() }).await?)
+            let security = Security { tls: acceptor.clone(), key, tokens: tokens.clone() };
+            Some(bind(address, security).await?)
         }
     };
     let endpoints = match &tokens {
         None => None,
         Some(tokens) => Some(Endpoints::bind(Arc::clone(tokens)).await?),
     };
-    let control = Control::bind(config.control, broker, tokens).await?;
-    Ok(run(plain, tls, control, endpoints, ca))
+    let service_bus = match &config.service_bus {
+        None => None,
+        Some(settings) => {
+            Some(Service::bind(settings, acceptor.as_ref(), tokens.clone(), config.idle).await?)
+        }
+    };
+    let buses = service_bus.as_ref().map(Service::broker);
+    let control = Control::bind(config.control, broker, tokens, buses).await?;
+    let ca = ca.map(|(identity, path)| (identity.ca_pem, path));
+    Ok(run(Parts { plain, tls, control, endpoints, service_bus, ca }))
 }
 
-fn run(
+/// Makes the identity of the listeners with TLS, if there are any, and writes its authority down.
+fn identity(config: &Config) -> Result<Option<(Identity, PathBuf)>, Error> {
+    let Some(address) = config.first_tls() else { return Ok(None) };
+    let identity = Identity::generate(config.advertised_host.as_deref(), address.ip())?;
+    let path = config.data.join("ca.pem");
+    fs::write(&path, &identity.ca_pem).map_err(|source| Error::Data { path: path.clone(), source })?;
+    Ok(Some((identity, path)))
+}
+
+/// Everything that was bound.
+struct Parts {
     plain: Listener,
     tls: Option<Listener>,
     control: Control,
     endpoints: Option<Endpoints>,
+    service_bus: Option<Service>,
     ca: Option<(String, PathBuf)>,
-) -> Running {
+}
+
+fn run(parts: Parts) -> Running {
+    let Parts { plain, tls, control, endpoints, service_bus, ca } = parts;
     let (ca_pem, ca_file) = ca.unzip();
     let (kafka, control_address) = (plain.address(), control.address());
     let kafka_tls = tls.as_ref().map(Listener::address);
     let token_address = endpoints.as_ref().map(Endpoints::address);
+    let service_bus_addresses = service_bus.as_ref().map(Service::addresses);
     let stop = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(plain.run(stop.subscribe()));
@@ -242,11 +285,15 @@ fn run(
     if let Some(endpoints) = endpoints {
         tasks.spawn(endpoints.run(stop.subscribe()));
     }
+    if let Some(service_bus) = service_bus {
+        service_bus.spawn(&mut tasks, &stop);
+    }
     Running {
         kafka,
         kafka_tls,
         control: control_address,
         tokens: token_address,
+        service_bus: service_bus_addresses,
         ca_pem,
         ca_file,
         stop,

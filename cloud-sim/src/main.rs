@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cloud_sim::servicebus::{Entities, ServiceBus};
 use cloud_sim::{
     BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, OAuth, POLICY_VIOLATION_DEFAULT,
     Quota, TOKEN_LIFE_DEFAULT, TopicSpec,
@@ -15,7 +16,7 @@ use cloud_sim::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A local stand-in for Azure Event Hubs, for tests and demonstrations. It is a test double.
+/// A local stand-in for Azure Event Hubs and Azure Service Bus, for tests and demonstrations. It is a test double.
 #[derive(Debug, Parser)]
 #[command(name = "cloud-sim", version)]
 struct Arguments {
@@ -51,6 +52,8 @@ struct Run {
     sasl_key_file: Option<PathBuf>,
     #[command(flatten)]
     oauth: OAuthOptions,
+    #[command(flatten)]
+    service_bus: ServiceBusOptions,
     /// Ask clients of the listener without TLS for the key too.
     #[arg(long, requires = "sasl_key_file")]
     plain_requires_sasl: bool,
@@ -135,6 +138,47 @@ impl OAuthOptions {
     }
 }
 
+/// The Service Bus side.
+#[derive(Debug, Args)]
+struct ServiceBusOptions {
+    /// Address of the AMQP listener of Service Bus, without TLS; there is no Service Bus without this.
+    #[arg(long)]
+    servicebus: Option<SocketAddr>,
+    /// Address of its listener with TLS.
+    #[arg(long, requires = "servicebus")]
+    servicebus_tls: Option<SocketAddr>,
+    /// Address of its listener for AMQP in WebSocket messages, with TLS.
+    #[arg(long, requires = "servicebus")]
+    servicebus_websocket: Option<SocketAddr>,
+    /// File with its queues and topics, JSON.
+    #[arg(long, requires = "servicebus")]
+    servicebus_config: Option<PathBuf>,
+    /// File with the key of the rule RootManageSharedAccessKey; by default the key is SAS_KEY_VALUE.
+    #[arg(long, requires = "servicebus")]
+    servicebus_key_file: Option<PathBuf>,
+}
+
+impl ServiceBusOptions {
+    fn into_config(self) -> anyhow::Result<Option<ServiceBus>> {
+        let Some(listener) = self.servicebus else { return Ok(None) };
+        let entities = match &self.servicebus_config {
+            None => Entities::default(),
+            Some(path) => {
+                let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+                serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?
+            }
+        };
+        let mut config = ServiceBus::new(entities);
+        config.listener = listener;
+        config.tls = self.servicebus_tls;
+        config.websocket = self.servicebus_websocket;
+        if let Some(path) = &self.servicebus_key_file {
+            config.key = read_secret(path)?;
+        }
+        Ok(Some(config))
+    }
+}
+
 fn read_secret(path: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("key file {}", path.display()))?;
     Ok(text.trim().to_owned())
@@ -159,6 +203,7 @@ impl Run {
             quota: Quota { events: self.event_rate, bytes: self.byte_rate },
             policy_violation: Duration::from_millis(self.policy_violation_ms),
             gzip: self.gzip == Gzip::Allow,
+            service_bus: self.service_bus.into_config()?,
         })
     }
 }
@@ -173,12 +218,17 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let running = cloud_sim::start(run.into_config()?).await?;
+    let bus = running.service_bus.as_ref();
     let ready = serde_json::json!({
         "ready": true,
         "kafka": running.kafka.to_string(),
         "kafka_tls": running.kafka_tls.map(|address| address.to_string()),
         "control": running.control.to_string(),
         "tokens": running.tokens.map(|address| address.to_string()),
+        "servicebus": bus.map(|bus| bus.amqp.to_string()),
+        "servicebus_tls": bus.and_then(|bus| Some(bus.amqp_tls?.to_string())),
+        "servicebus_websocket": bus.and_then(|bus| Some(bus.websocket?.to_string())),
+        "servicebus_connection_string": bus.map(|bus| bus.connection_string.clone()),
         "ca_file": running.ca_file,
     });
     tracing::info!(kafka = %running.kafka, control = %running.control, "ready");

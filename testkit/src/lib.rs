@@ -9,6 +9,7 @@
 //! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
 //! compile RocksDB or librdkafka.
 
+pub mod azure_clients;
 pub mod cloud;
 pub mod drill;
 pub mod fuzz;

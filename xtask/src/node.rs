@@ -1,4 +1,4 @@
-//! MQTT.js for the tests of the MQTT front end: installed once, for Node.js, and kept outside the checkout.
+//! MQTT.js and Microsoft's client of Service Bus, for tests: installed once, for Node.js, and kept outside the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,21 @@ use crate::packages;
 use crate::python;
 use crate::say;
 
-/// The variable that names the folder with MQTT.js to the tests.
+/// The variable that names the folder with the clients to the tests.
 pub(crate) const VARIABLE: &str = "PENSTOCK_TEST_NODE";
 /// What to install, below the workspace: the versions, and the checksums of everything they draw in.
 const WANTED: &str = "gateway/tests/it/clients";
 const FILES: [&str; 2] = ["package.json", "package-lock.json"];
+/// Ends with an error unless both libraries are there.
+const LOADS: &str = "require('mqtt').connect.call; require('@azure/service-bus').ServiceBusClient.name";
 
-/// The folder that has MQTT.js in its `node_modules`; installs it if it is not there. Without Node.js, npm or a way to
+/// The folder that has the clients in its `node_modules`; installs them if they are not there. Without Node.js, npm or a way to
 /// the packages says so in one line, and the tests that want it say that they were skipped.
 pub(crate) fn folder(root: &Path) -> Option<PathBuf> {
     match make(&root.join(WANTED)) {
         Ok(folder) => Some(folder),
         Err(error) => {
-            say::line(&format!("no MQTT.js, so nothing is checked with it: {error:#}"));
+            say::line(&format!("no clients for Node.js, so nothing is checked with them: {error:#}"));
             None
         }
     }
@@ -31,11 +33,11 @@ pub(crate) fn folder(root: &Path) -> Option<PathBuf> {
 fn make(wanted: &Path) -> Result<PathBuf> {
     let cache = python::cache().context("neither XDG_CACHE_HOME nor HOME is set")?.join("penstock/node");
     let node = packages::program("node").context("node is not installed")?;
-    let home = cache.join("mqttjs");
+    let home = cache.join("clients");
     if works(&node, &home) && is_as_wanted(wanted, &home)? {
         return Ok(home);
     }
-    say::step("installing MQTT.js");
+    say::step("installing clients for Node.js");
     let npm = packages::program("npm").context("npm is not installed")?;
     // Made beside its place and moved there whole, so that a half-made one is never used.
     let draft = cache.join(format!("draft-{}", std::process::id()));
@@ -48,7 +50,7 @@ fn make(wanted: &Path) -> Result<PathBuf> {
     if works(&node, &home) {
         return Ok(home);
     }
-    bail!("{} cannot load MQTT.js from {}", node.display(), home.display());
+    bail!("{} cannot load the clients from {}", node.display(), home.display());
 }
 
 fn fill(npm: &Path, wanted: &Path, draft: &Path) -> Result<()> {
@@ -82,7 +84,7 @@ fn is_as_wanted(wanted: &Path, home: &Path) -> Result<bool> {
 
 fn works(node: &Path, home: &Path) -> bool {
     let mut command = Command::new(node);
-    command.args(["-e", "require('mqtt').connect.call"]).current_dir(home);
+    command.args(["-e", LOADS]).current_dir(home);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
@@ -111,10 +113,14 @@ mod tests {
         let read = |file: &str| -> serde_json::Value {
             serde_json::from_slice(&fs::read(wanted.join(file)).unwrap()).unwrap()
         };
-        let version = read(FILES[0])["dependencies"]["mqtt"].as_str().unwrap().to_owned();
-        assert!(version.chars().all(|c| c.is_ascii_digit() || c == '.'), "{version}");
         let packages = read(FILES[1])["packages"].as_object().unwrap().clone();
-        assert_eq!(packages["node_modules/mqtt"]["version"], version.as_str());
+        let wanted = read(FILES[0])["dependencies"].as_object().unwrap().clone();
+        assert_eq!(wanted.keys().collect::<Vec<_>>(), ["@azure/service-bus", "mqtt"]);
+        for (name, version) in &wanted {
+            let version = version.as_str().unwrap();
+            assert!(version.chars().all(|c| c.is_ascii_digit() || c == '.'), "{name} {version}");
+            assert_eq!(packages[&format!("node_modules/{name}")]["version"], version);
+        }
         for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
             assert!(package["integrity"].is_string(), "{name} has a checksum");
         }

@@ -25,6 +25,7 @@ use tokio::task::spawn_blocking;
 
 use crate::broker::{Broker, ProduceErrors, Quota, Snapshot, TopicSpec, Topics, Unauthorized};
 use crate::error::Error;
+use crate::servicebus;
 use crate::tokens::{self, Tokens};
 
 /// Largest body of an order.
@@ -36,6 +37,7 @@ pub(crate) struct Control {
     address: SocketAddr,
     broker: Arc<Broker>,
     tokens: Option<Arc<Tokens>>,
+    service_bus: Option<servicebus::broker::Broker>,
 }
 
 impl Control {
@@ -43,11 +45,12 @@ impl Control {
         address: SocketAddr,
         broker: Arc<Broker>,
         tokens: Option<Arc<Tokens>>,
+        service_bus: Option<servicebus::broker::Broker>,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, broker, tokens })
+        Ok(Self { socket, address, broker, tokens, service_bus })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -85,6 +88,10 @@ impl Control {
             Some(tokens) => app.merge(tokens::control(tokens)),
             None => app,
         };
+        let app = match self.service_bus {
+            Some(broker) => app.merge(servicebus::control::router(broker)),
+            None => app,
+        };
         // A client that keeps its connection open must not keep the process alive, so the end of `stop`
         // drops the server instead of asking it to finish.
         tokio::select! {
@@ -101,6 +108,12 @@ impl Control {
 /// An order that was not carried out, and why.
 #[derive(Debug)]
 pub(crate) struct Refusal(StatusCode, String);
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, reason: String) -> Self {
+        Self(status, reason)
+    }
+}
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {

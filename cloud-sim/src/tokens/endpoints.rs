@@ -119,6 +119,7 @@ async fn metadata(
         let query = query.map_err(|error| invalid(error.body_text()))?;
         check_metadata(&tokens, &headers, &query)
     });
+    let resource = checked.as_ref().map(String::clone).unwrap_or_default();
     let Issued { token, expires_ms } = counted(&tokens, checked)?;
     let life = tokens.settings.life.as_secs().to_string();
     // The metadata service writes numbers as text.
@@ -128,13 +129,14 @@ async fn metadata(
         "expires_in": life,
         "expires_on": (expires_ms / 1000).to_string(),
         "ext_expires_in": life,
-        "resource": format!("https://{}", tokens.settings.audience),
+        "resource": resource,
         "token_type": "Bearer",
     });
     Ok(Json(answer).into_response())
 }
 
-fn check_metadata(tokens: &Tokens, headers: &HeaderMap, query: &MetadataQuery) -> Result<(), Denied> {
+/// Returns the resource that the token is for.
+fn check_metadata(tokens: &Tokens, headers: &HeaderMap, query: &MetadataQuery) -> Result<String, Denied> {
     if headers.get("metadata").is_none_or(|value| value != "true") {
         return Err(invalid("Required metadata header not specified"));
     }
@@ -146,17 +148,24 @@ fn check_metadata(tokens: &Tokens, headers: &HeaderMap, query: &MetadataQuery) -
         Some(METADATA_VERSION) => {}
         _ => return Err(invalid(format!("api-version: expected {METADATA_VERSION}"))),
     }
-    if query.resource.as_deref() != Some(&*format!("https://{}", tokens.settings.audience)) {
-        return Err(denied(
+    let resource = known_resource(tokens, query.resource.as_deref()).ok_or_else(|| {
+        denied(
             StatusCode::BAD_REQUEST,
             "invalid_resource",
             "AADSTS500011: The resource principal was not found in the tenant",
-        ));
-    }
+        )
+    })?;
     if query.client_id.as_ref().is_some_and(|id| *id != tokens.settings.client_id) {
         return Err(invalid("Identity not found"));
     }
-    Ok(())
+    Ok(resource)
+}
+
+/// The resource without the slash that some clients put behind it.
+fn known_resource(tokens: &Tokens, asked: Option<&str>) -> Option<String> {
+    let asked = asked?;
+    let asked = asked.strip_suffix('/').unwrap_or(asked);
+    tokens.resources().into_iter().find(|known| known == asked)
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,8 +187,8 @@ async fn tenant(
 ) -> Answer {
     let checked = available(&tokens).and_then(|()| {
         let form = read_form(&headers, &body)?;
-        check_tenant(&tokens, &tenant, &form)?;
-        check_proof(&tokens, &form)
+        let resource = check_tenant(&tokens, &tenant, &form)?;
+        check_proof(&tokens, &form).map(|()| resource)
     });
     let Issued { token, .. } = counted(&tokens, checked)?;
     let life = tokens.settings.life.as_secs();
@@ -199,7 +208,8 @@ fn read_form(headers: &HeaderMap, body: &[u8]) -> Result<TenantForm, Denied> {
     Ok(form.0)
 }
 
-fn check_tenant(tokens: &Tokens, tenant: &str, form: &TenantForm) -> Result<(), Denied> {
+/// Returns the resource that the token is for.
+fn check_tenant(tokens: &Tokens, tenant: &str, form: &TenantForm) -> Result<String, Denied> {
     if tenant != tokens.settings.tenant {
         return Err(invalid(format!("AADSTS90002: Tenant '{tenant}' not found")));
     }
@@ -211,11 +221,11 @@ fn check_tenant(tokens: &Tokens, tenant: &str, form: &TenantForm) -> Result<(), 
         let reason = "AADSTS700016: The application was not found in the directory";
         return Err(denied(StatusCode::BAD_REQUEST, "unauthorized_client", reason));
     }
-    if form.scope.as_deref() != Some(&*format!("https://{}/.default", tokens.settings.audience)) {
+    let resource = form.scope.as_deref().and_then(|scope| scope.strip_suffix("/.default"));
+    known_resource(tokens, resource).ok_or_else(|| {
         let reason = "AADSTS70011: The provided value for the input parameter 'scope' is not valid";
-        return Err(denied(StatusCode::BAD_REQUEST, "invalid_scope", reason));
-    }
-    Ok(())
+        denied(StatusCode::BAD_REQUEST, "invalid_scope", reason)
+    })
 }
 
 fn check_proof(tokens: &Tokens, form: &TenantForm) -> Result<(), Denied> {
@@ -246,9 +256,9 @@ fn available(tokens: &Tokens) -> Result<(), Denied> {
     Ok(())
 }
 
-fn counted(tokens: &Tokens, checked: Result<(), Denied>) -> Result<Issued, Denied> {
+fn counted(tokens: &Tokens, checked: Result<String, Denied>) -> Result<Issued, Denied> {
     match checked {
-        Ok(()) => Ok(tokens.issue()),
+        Ok(resource) => Ok(tokens.issue(resource)),
         Err(denied) => {
             tokens.broker.counters.tokens_refused.add(1);
             tracing::debug!(status = %denied.status, reason = denied.description, "no token given");

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 pub(crate) use self::control::router as control;
 pub(crate) use self::endpoints::Endpoints;
 use crate::broker::Broker;
@@ -24,6 +26,9 @@ use claims::Claims;
 
 /// How long real tokens live.
 pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// The resource of Service Bus in every namespace.
+const SERVICE_BUS: &str = "https://servicebus.azure.net";
 
 /// Who gets tokens, and what for.
 #[derive(Clone)]
@@ -96,6 +101,8 @@ pub(crate) struct Tokens {
     failing: AtomicU64,
     /// Tokens issued up to this time are worth nothing.
     revoked_ms: AtomicU64,
+    /// Changes when that does.
+    revocations: watch::Sender<()>,
 }
 
 /// A token that was issued.
@@ -130,15 +137,17 @@ impl Tokens {
             }
         };
         let (failing, revoked_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { settings, broker, key, failing, revoked_ms })
+        let revocations = watch::Sender::new(());
+        Ok(Self { settings, broker, key, failing, revoked_ms, revocations })
     }
 
-    fn issue(&self) -> Issued {
+    /// A token for `resource`, which is one of [`Self::resources`].
+    fn issue(&self, resource: String) -> Issued {
         let now_ms = unix_ms();
         let life_ms = u64::try_from(self.settings.life.as_millis()).unwrap_or(u64::MAX);
         let expires_ms = now_ms.saturating_add(life_ms);
         let claims = Claims {
-            audience: format!("https://{}", self.settings.audience),
+            audience: resource,
             client_id: self.settings.client_id.clone(),
             issued_ms: now_ms,
             expires_ms,
@@ -147,11 +156,38 @@ impl Tokens {
         Issued { token: claims.sign(self.key), expires_ms }
     }
 
+    /// As the control API orders it.
+    #[cfg(test)]
+    pub(crate) fn revoke_all(&self) {
+        self.revoke();
+    }
+
+    /// A token as the endpoints give it.
+    #[cfg(test)]
+    pub(crate) fn token(&self, resource: &str) -> String {
+        self.issue(resource.to_owned()).token
+    }
+
     /// Judges the first message of an OAUTHBEARER exchange.
     pub(crate) fn judge(&self, message: &[u8]) -> Result<Taken, &'static str> {
         let token = message::token(message).ok_or("the message is not one of RFC 7628")?;
+        let [namespace, _] = self.resources();
+        self.judge_token(token, &[namespace])
+    }
+
+    /// Judges a token that a client of the Service Bus side puts. It may be for the namespace or for the service.
+    pub(crate) fn judge_service_bus(&self, token: &str) -> Result<Taken, &'static str> {
+        self.judge_token(token, &self.resources())
+    }
+
+    /// What tokens may be for: the namespace, and Service Bus as a whole.
+    fn resources(&self) -> [String; 2] {
+        [format!("https://{}", self.settings.audience), SERVICE_BUS.to_owned()]
+    }
+
+    fn judge_token(&self, token: &str, audiences: &[String]) -> Result<Taken, &'static str> {
         let claims = Claims::verify(token, self.key).ok_or("the token is not one of this issuer")?;
-        if claims.audience != format!("https://{}", self.settings.audience) {
+        if !audiences.contains(&claims.audience) {
             return Err("the token is for another audience");
         }
         if claims.issued_ms <= self.revoked_ms.load(Ordering::Relaxed) {
@@ -175,15 +211,21 @@ impl Tokens {
         self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
-    /// Makes every token issued so far worthless and cuts every connection. Returns how many were cut.
+    /// Changes when connections of the Service Bus side are to be cut.
+    pub(crate) fn revocations(&self) -> watch::Receiver<()> {
+        self.revocations.subscribe()
+    }
+
+    /// Makes every token issued so far worthless and cuts every connection. Returns how many of Event Hubs were cut.
     fn revoke(&self) -> usize {
         self.revoked_ms.store(unix_ms(), Ordering::Relaxed);
+        self.revocations.send_replace(());
         self.broker.faults.cut()
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "tokens end at a time of the wall clock")]
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,8 @@ mod raw;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod servicebus;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tokens;

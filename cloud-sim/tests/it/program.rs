@@ -117,3 +117,35 @@ fn token_endpoints_are_named_when_asked_for() {
     let alone = command(data.path()).arg("--oauth").output().unwrap();
     assert_eq!(alone.status.code(), Some(2), "tokens are taken on the listener with TLS only");
 }
+
+#[test]
+fn the_addresses_of_service_bus_are_named_when_asked_for() {
+    let data = TempDir::new().unwrap();
+    let (program, ready) = start(data.path());
+    assert_eq!(ready["servicebus"], Value::Null);
+    drop(program);
+    let config = data.path().join("servicebus.json");
+    std::fs::write(&config, r#"{"queues":[{"name":"commands","sessions":true}]}"#).unwrap();
+    let mut arguments = command(data.path());
+    arguments.args(["--servicebus", "127.0.0.1:0", "--servicebus-tls", "127.0.0.1:0", "--servicebus-config"]);
+    let (_program, ready) = started(arguments.arg(&config).spawn().unwrap());
+    let address = ready["servicebus"].as_str().unwrap();
+    let expected = format!(
+        "Endpoint=sb://{address};SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;"
+    );
+    assert_eq!(ready["servicebus_connection_string"], expected);
+    assert!(ready["servicebus_tls"].is_string() && ready["ca_file"].is_string(), "{ready}");
+    assert_eq!(ready["servicebus_websocket"], Value::Null);
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, b"AMQP\x03\x01\0\0").unwrap();
+    let mut greeting = [0; 8];
+    std::io::Read::read_exact(&mut stream, &mut greeting).unwrap();
+    assert_eq!(&greeting, b"AMQP\x03\x01\0\0");
+
+    std::fs::write(&config, r#"{"queues":[{"name":"a","lock_seconds":0}]}"#).unwrap();
+    let mut arguments = command(&data.path().join("other"));
+    arguments.args(["--servicebus", "127.0.0.1:0", "--servicebus-config"]);
+    let refused = arguments.arg(&config).output().unwrap();
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && error.contains("lock_seconds"), "{error}");
+}

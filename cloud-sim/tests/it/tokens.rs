@@ -155,6 +155,21 @@ fn endpoints_give_tokens_for_the_right_parameters_only() {
 }
 
 #[test]
+fn a_token_for_service_bus_does_not_open_event_hubs() {
+    let sim = open_sim(HOUR);
+    // Some clients put a slash behind the resource.
+    let path = metadata_path().replace(OAuth::AUDIENCE, "servicebus.azure.net%2F");
+    let (status, answer) = get(&sim, &path, Some("true"));
+    assert_eq!(
+        (status, answer["resource"].as_str()),
+        (200, Some("https://servicebus.azure.net")),
+        "{answer}"
+    );
+    let mut client = Raw::connect(sim.running().kafka);
+    assert_eq!(sign_in(&mut client, answer["access_token"].as_str().unwrap()).0, 58);
+}
+
+#[test]
 fn requests_for_tokens_fail_on_order() {
     let sim = sim(HOUR);
     sim.order("/v1/faults/tokens", "{\"fail\": 2}");

@@ -54,7 +54,7 @@ fn every_decoder_is_a_target_of_cargo_fuzz() {
     };
     let expected: Vec<_> = decoders().map(|decoder| decoder.name.to_owned()).collect();
     assert_eq!(names("gateway"), expected);
-    assert_eq!(names("cloud_sim"), ["kafka_request", "kafka_batch"]);
+    assert_eq!(names("cloud_sim"), ["kafka_request", "kafka_batch", "amqp_frame", "amqp_message"]);
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! A client of cloud-sim: starting it, and its control API.
 
-use std::ffi::OsStr;
+pub mod service_bus;
+
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::service_bus::{Entities, ServiceBus};
 use crate::process::{self, Process, ProcessError};
 
 /// Longest time a control request may take.
@@ -51,7 +55,19 @@ pub struct Ready {
     /// `host:port` of the token endpoints, when tokens were asked for.
     #[serde(default)]
     pub tokens: Option<String>,
-    /// The certificate authority of the TLS listener, PEM.
+    /// `host:port` of Service Bus without TLS, when it was asked for.
+    #[serde(default)]
+    pub servicebus: Option<String>,
+    /// `host:port` of Service Bus with TLS, when it was asked for.
+    #[serde(default)]
+    pub servicebus_tls: Option<String>,
+    /// `host:port` of Service Bus over WebSockets with TLS, when it was asked for.
+    #[serde(default)]
+    pub servicebus_websocket: Option<String>,
+    /// What clients of Service Bus without TLS connect with.
+    #[serde(default)]
+    pub servicebus_connection_string: Option<String>,
+    /// The certificate authority of the listeners with TLS, PEM.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
 }
@@ -154,11 +170,21 @@ impl Control {
         self.post("/v1/faults/forget-producers", &json!({}))
     }
 
+    /// The orders and questions that are about Service Bus.
+    #[must_use]
+    pub fn service_bus(&self) -> ServiceBus<'_> {
+        ServiceBus::new(self)
+    }
+
     /// Any GET of the API.
     ///
     /// # Errors
     /// When it does not answer with JSON.
     pub fn get(&self, path: &str) -> Result<Value, ControlError> {
+        self.read(path)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
         let answer = self.agent.get(format!("{}{path}", self.base)).call();
         let answer = answer.and_then(|mut answer| answer.body_mut().read_json());
         answer.map_err(|source| ControlError { path: path.to_owned(), source })
@@ -170,6 +196,25 @@ impl Control {
     /// When it does not answer, or with an error status.
     pub fn post(&self, path: &str, body: &Value) -> Result<(), ControlError> {
         let answer = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        answer.map(drop).map_err(|source| ControlError { path: path.to_owned(), source })
+    }
+
+    /// Any POST of the API, with the body of its answer.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON, or with an error status.
+    pub fn ask(&self, path: &str, body: &impl Serialize) -> Result<Value, ControlError> {
+        let answer = self.agent.post(format!("{}{path}", self.base)).send_json(body);
+        let answer = answer.and_then(|mut answer| answer.body_mut().read_json());
+        answer.map_err(|source| ControlError { path: path.to_owned(), source })
+    }
+
+    /// Any DELETE of the API.
+    ///
+    /// # Errors
+    /// When it does not answer, or with an error status.
+    pub fn delete(&self, path: &str) -> Result<(), ControlError> {
+        let answer = self.agent.delete(format!("{}{path}", self.base)).call();
         answer.map(drop).map_err(|source| ControlError { path: path.to_owned(), source })
     }
 }
@@ -207,6 +252,23 @@ impl Cloud {
         let ready: Ready = process.ready(START_TIMEOUT)?;
         let control = Control::new(&ready.control);
         Ok(Self { process, ready, control })
+    }
+
+    /// As [`Cloud::start_with`], with a Service Bus side on a free port that has these entities.
+    ///
+    /// # Errors
+    /// When the program is not found or does not get ready, or the file with the entities cannot be written.
+    pub fn start_with_service_bus(
+        directory: &Path,
+        topics: &[(&str, u32)],
+        entities: &Entities,
+        arguments: &[impl AsRef<OsStr>],
+    ) -> Result<Self, ProcessError> {
+        let file = service_bus::write(directory, entities)?;
+        let mut all: Vec<OsString> = vec!["--servicebus".into(), "127.0.0.1:0".into()];
+        all.extend(["--servicebus-config".into(), file.into_os_string()]);
+        all.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
+        Self::start_with(directory, topics, &all)
     }
 
     /// Where it listens.
