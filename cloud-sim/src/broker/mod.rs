@@ -52,8 +52,8 @@ pub(crate) struct Broker {
     pub(crate) limits: Limits,
     started: Instant,
     next_producer_id: AtomicI64,
-    /// Held for the life of the process, so that no two of them share a directory.
-    _lock: File,
+    /// Held for as long as the broker lives, so that no two of them share a directory.
+    lock: File,
 }
 
 impl Broker {
@@ -79,7 +79,7 @@ impl Broker {
             limits,
             started: Instant::now(),
             next_producer_id: AtomicI64::new(first_producer_id),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -91,5 +91,13 @@ impl Broker {
     /// A number for an idempotent producer, never given out before by this process.
     pub(crate) fn new_producer_id(&self) -> i64 {
         self.next_producer_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Broker {
+    /// Closing the file would not do: a child that is being started in this moment has it open, too, until it
+    /// becomes its program.
+    fn drop(&mut self) {
+        drop(self.lock.unlock());
     }
 }

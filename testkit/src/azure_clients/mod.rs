@@ -37,7 +37,7 @@ const NODE: &str = "PENSTOCK_TEST_NODE";
 /// Most lines that wait to be read.
 const LINES_MAX: usize = 1_000;
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the libraries wait for a session and for an answer of the service, unless said otherwise.
 const TIMEOUT: Duration = Duration::from_secs(20);
 

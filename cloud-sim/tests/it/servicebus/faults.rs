@@ -33,6 +33,9 @@ fn a_lock_can_be_taken_away() {
         accept(&mut client, "it", "commands", "pump-7");
         let message = one(&mut client, "it");
         fault(sim, &json!({ "fault": "expire-lock", "entity": "commands", "session": "pump-7" }));
+        // One more round trip: a library that has one connection and did not hear of the detach yet would wait a
+        // minute for the echo of its disposition.
+        send(&mut client, "commands", "pump-8", &["2"]);
         let settle =
             json!({ "do": "settle", "receiver": "it", "sequence": message["sequence"], "how": "complete" });
         let refused = client.ask(&settle).unwrap_err();
