@@ -7,7 +7,7 @@ use anyhow::Result;
 use penstock_benches::fanout::scene::{Shape, Topics};
 use penstock_benches::peer::Peer;
 use penstock_benches::storm::Transport;
-use penstock_benches::{fairness, fanout, idle, offered, servers, storm};
+use penstock_benches::{commands, fairness, fanout, idle, offered, servers, storm};
 use serde::Serialize;
 
 use crate::{progress, publish, runtime, seconds};
@@ -112,6 +112,27 @@ pub(crate) struct Storm {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Commands {
+    /// Measured seconds of each round; long enough for every lock to be renewed
+    #[arg(long, default_value = "15", value_parser = seconds)]
+    seconds: Duration,
+    /// Seconds under load before
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
+    /// How often everything is measured; figures are medians
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Connected devices, all with links on one connection to Service Bus
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=4500))]
+    devices: u32,
+    /// Commands per second
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Fairness {
     #[command(flatten)]
     servers: TwoServers,
@@ -185,6 +206,20 @@ impl Storm {
             before: self.times.seconds,
         };
         let run = async |folder: &Path| storm::run(&plan, folder, progress).await;
+        self.output.take(run, |report| Ok((report.markdown()?, report.pass())))
+    }
+}
+
+impl Commands {
+    pub(crate) fn run(&self) -> Result<bool> {
+        let plan = commands::Plan {
+            devices: self.devices,
+            rate: self.rate,
+            rounds: self.rounds,
+            warm_up: self.warm_up,
+            measure: self.seconds,
+        };
+        let run = async |folder: &Path| commands::run(&plan, folder, progress).await;
         self.output.take(run, |report| Ok((report.markdown()?, report.pass())))
     }
 }

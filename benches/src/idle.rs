@@ -162,7 +162,7 @@ async fn measure(server: &Server, peer: Peer, kind: Kind, connections: u32) -> R
 }
 
 /// Waits until two looks in a row see the same memory; the last value when it never rests.
-async fn at_rest(server: &Server) -> Result<u64> {
+pub(crate) async fn at_rest(server: &Server) -> Result<u64> {
     let deadline = now() + REST_WITHIN;
     let mut last = server.usage()?.rss_bytes;
     while now() < deadline {

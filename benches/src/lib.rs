@@ -24,6 +24,7 @@
 //! fanout     what it costs to bring a message to its subscribers
 //! storm      what others notice when ten thousand devices reconnect
 //! fairness   what many notice when one publishes all it can
+//! commands   thousands of sessions of Service Bus: links, latency, renewals
 //! end_to_end the load of ingest with the uplink on
 //! uplink     a full outbox on its way to the cloud
 //! drain      the same while devices publish
@@ -38,6 +39,7 @@
 pub mod bars;
 pub mod cell;
 pub mod clock;
+pub mod commands;
 pub mod devices;
 pub mod drain;
 pub mod end_to_end;

@@ -18,7 +18,7 @@ use penstock_benches::{drain, end_to_end, memory, outbox, servers, uplink};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::fronts::{Fairness, Fanout, Idle, Offered, Servers, Storm};
+use crate::fronts::{Commands, Fairness, Fanout, Idle, Offered, Servers, Storm};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -50,6 +50,8 @@ enum Benchmark {
     Storm(Storm),
     /// One device publishes all it can beside a thousand slow ones, held against a bar
     Fairness(Fairness),
+    /// Thousands of devices with sessions at Service Bus get commands, held against the bars
+    Commands(Commands),
     /// The same load with the uplink on, until everything is in the cloud stand-in, held against the bars
     EndToEnd {
         #[command(flatten)]
@@ -232,6 +234,7 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
         Benchmark::Fanout(options) => options.run(),
         Benchmark::Storm(options) => options.run(),
         Benchmark::Fairness(options) => options.run(),
+        Benchmark::Commands(options) => options.run(),
         Benchmark::EndToEnd { options, formats } => {
             let folder = servers::folder(&options.folder, "bench-")?;
             let plan = plan(options);

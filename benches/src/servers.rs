@@ -212,9 +212,16 @@ impl Server {
     /// # Errors
     /// It does not answer.
     pub fn confirmed(&self) -> Result<u64> {
-        let Running::Gateway(gateway) = &self.running else { bail!("only a gateway confirms") };
-        let metrics = gateway.health("/metrics")?.context("the gateway has no metrics")?;
-        Ok(low(&metrics).map_or(0, |low| low - 1))
+        Ok(low(&self.metrics()?).map_or(0, |low| low - 1))
+    }
+
+    /// Its metrics; only of a gateway.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let Running::Gateway(gateway) = &self.running else { bail!("only a gateway has metrics") };
+        gateway.health("/metrics")?.context("the gateway has no metrics")
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::device::Publish;
+use crate::execute::{Incoming, SUBSCRIBE_PKID};
 use crate::link::{Signal, Target};
 
 /// Longest time for a connect and CONNACK together.
@@ -57,24 +58,28 @@ enum Packet {
 }
 
 impl Link {
-    /// Connects; `lasting`: the session is to outlive the connection, and an earlier one goes on.
+    /// Connects to one of the target's places; `lasting`: the session is to outlive the connection, and an earlier
+    /// one goes on.
     pub(crate) async fn open(
         target: &Target,
+        place: usize,
         id: &str,
         version_5: bool,
         lasting: bool,
     ) -> Result<(Self, Accepted), String> {
-        let opened = timeout(CONNECT_TIMEOUT, Self::connect(target, id, version_5, lasting)).await;
+        let opened = timeout(CONNECT_TIMEOUT, Self::connect(target, place, id, version_5, lasting)).await;
         opened.map_err(|_| "no CONNACK in time".to_owned())?
     }
 
     async fn connect(
         target: &Target,
+        place: usize,
         id: &str,
         version_5: bool,
         lasting: bool,
     ) -> Result<(Self, Accepted), String> {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(text)?;
+        let (host, port) = target.places.get(place).ok_or("there is no such target")?;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         let mut link = Self {
             stream,
@@ -160,6 +165,56 @@ impl Link {
             v5::PubRel::new(pkid, None).write(&mut self.output).map_err(text)?;
         } else {
             v4::PubRel::new(pkid).write(&mut self.output).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a SUBSCRIBE at QoS 1, with the next [`Self::next`].
+    pub(crate) fn subscribe(&mut self, filter: &str) -> Result<(), String> {
+        self.written = Instant::now();
+        if self.version_5 {
+            let filter = v5::Filter::new(filter, bytes5::QoS::AtLeastOnce);
+            let mut packet = v5::Subscribe::new(filter, None);
+            packet.pkid = SUBSCRIBE_PKID;
+            packet.write(&mut self.output).map_err(text)?;
+        } else {
+            let mut packet = v4::Subscribe::new(filter, mqttbytes::QoS::AtLeastOnce);
+            packet.pkid = SUBSCRIBE_PKID;
+            packet.write(&mut self.output).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a PUBACK for a command, with the next [`Self::next`]; `refused` is the reason of MQTT 5.
+    pub(crate) fn acknowledge(&mut self, pkid: u16, refused: Option<u8>) {
+        self.written = Instant::now();
+        let [high, low] = pkid.to_be_bytes();
+        // By hand, since rumqttc's packet knows some of the reasons only.
+        match refused.filter(|_| self.version_5) {
+            Some(reason) => self.output.extend_from_slice(&[0x40, 3, high, low, reason]),
+            None => self.output.extend_from_slice(&[0x40, 2, high, low]),
+        }
+    }
+
+    /// Writes a PUBLISH of the answer to a command at QoS 1, with the next [`Self::next`].
+    pub(crate) fn answer(
+        &mut self,
+        topic: &str,
+        payload: Vec<u8>,
+        correlation: Option<Bytes>,
+        pkid: u16,
+    ) -> Result<(), String> {
+        self.written = Instant::now();
+        let payload = Bytes::from(payload);
+        if self.version_5 {
+            let properties = v5::PublishProperties { correlation_data: correlation, ..Default::default() };
+            let mut packet = v5::Publish::new(topic, bytes5::QoS::AtLeastOnce, payload, Some(properties));
+            packet.pkid = pkid;
+            packet.write(&mut self.output).map_err(text)?;
+        } else {
+            let mut packet = v4::Publish::from_bytes(topic, mqttbytes::QoS::AtLeastOnce, payload);
+            packet.pkid = pkid;
+            packet.write(&mut self.output).map_err(text)?;
         }
         Ok(())
     }
@@ -301,6 +356,18 @@ fn meaning_v4(packet: v4::Packet) -> Packet {
         v4::Packet::PubAck(ack) => Signal::Acked { pkid: ack.pkid, accepted: true },
         v4::Packet::PubRec(rec) => Signal::Received { pkid: rec.pkid, accepted: true },
         v4::Packet::PubComp(comp) => Signal::Completed(comp.pkid),
+        v4::Packet::SubAck(ack) => {
+            let refused = |code: &v4::SubscribeReasonCode| *code == v4::SubscribeReasonCode::Failure;
+            Signal::Subscribed { accepted: !ack.return_codes.iter().any(refused) }
+        }
+        v4::Packet::Publish(publish) => Signal::Command(Box::new(Incoming {
+            pkid: publish.pkid,
+            topic: publish.topic,
+            payload: publish.payload,
+            redelivered: None,
+            response_topic: None,
+            correlation: None,
+        })),
         _ => Signal::Other,
     })
 }
@@ -323,9 +390,29 @@ fn meaning_v5(packet: v5::Packet) -> Packet {
             Signal::Received { pkid: rec.pkid, accepted }
         }
         v5::Packet::PubComp(comp) => Signal::Completed(comp.pkid),
+        v5::Packet::SubAck(ack) => {
+            let granted =
+                |code: &v5::SubscribeReasonCode| matches!(code, v5::SubscribeReasonCode::Success(_));
+            Signal::Subscribed { accepted: ack.return_codes.iter().all(granted) }
+        }
+        v5::Packet::Publish(publish) => Signal::Command(Box::new(command_v5(publish))),
         v5::Packet::Disconnect(end) => return Packet::End(format!("disconnected: {:?}", end.reason_code)),
         _ => Signal::Other,
     })
+}
+
+fn command_v5(publish: v5::Publish) -> Incoming {
+    let properties = publish.properties.unwrap_or_default();
+    let mut marks = properties.user_properties.iter().filter(|(name, _)| name == "redelivered");
+    Incoming {
+        pkid: publish.pkid,
+        // What is no UTF-8 is no command topic either.
+        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+        payload: publish.payload,
+        redelivered: Some(marks.any(|(_, value)| value == "true")),
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data,
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -4,6 +4,10 @@
 //! that lasts are resumed on the next connection from the device's own window. Connections end
 //! abruptly, some in the middle of a packet; in a take-over the next one is opened while the last one
 //! is still open and nobody reads it.
+//!
+//! A device that takes commands subscribes to them on each connection, executes them ([`crate::execute`]) and
+//! stays until the fleet has settled them all. With several gateways it begins with one of them, and goes to
+//! any of them when it changes its connection or loses it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,8 +17,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::bare::{Accepted, Link};
-use crate::device::{Answer, Device, Send};
-use crate::fleet::Phase;
+use crate::device::{Answer, Device, PKID_MAX, Send};
+use crate::execute::{Act, Executor};
+use crate::fleet::{Phase, unix_ms};
 use crate::link::Signal;
 use crate::pace::Pace;
 use crate::plan::{Change, DevicePlan, Temper};
@@ -32,8 +37,12 @@ pub(crate) struct Runner {
     plan: DevicePlan,
     topic: String,
     device: Device,
+    /// What executes commands, if it takes any.
+    executor: Option<Executor>,
     temper: Temper,
     pace: Pace,
+    /// Which of the gateways it connects to.
+    place: usize,
     /// When and how the connection is given up.
     next_change: Option<(Instant, Change)>,
     ever_connected: bool,
@@ -61,13 +70,17 @@ impl Runner {
         let begin = shared.start + plan.connect_after;
         let behind_max = Duration::from_secs(u64::from(profile.behind_seconds_max));
         let pace = Pace::new(begin, shared.end, plan.phase, plan.period, profile.duty, behind_max);
+        let commands = profile.commands;
+        let executor = commands.subscribe.then(|| Executor::new(&plan.id, plan.seed, plan.v5, commands));
         Self {
             phase,
             index,
             topic: format!("devices/{}/telemetry", plan.id),
             device: Device::new(plan.qos, profile.window),
+            executor,
             temper: Temper::new(plan.seed),
             pace,
+            place: index % shared.target.places.len().max(1),
             next_change: None,
             plan,
             shared,
@@ -82,18 +95,22 @@ impl Runner {
         let mut open: Option<Link> = None;
         while !self.rest_until(wake).await {
             let DevicePlan { id, v5, lasting, .. } = &self.plan;
-            let opened = Link::open(&self.shared.target, id, *v5, *lasting).await;
+            let opened = Link::open(&self.shared.target, self.place, id, *v5, *lasting).await;
             let taken_over = open.take().is_some();
             let (mut link, accepted) = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.failed(&error);
+                    self.move_on();
                     wake = Instant::now() + self.temper.backoff();
                     continue;
                 }
             };
             self.connected(accepted, taken_over);
-            let end = self.session(&mut link).await;
+            let end = match self.subscribe(&mut link, accepted) {
+                Ok(()) => self.session(&mut link).await,
+                Err(error) => End::Lost(error),
+            };
             self.shared.stats.connected.fetch_sub(1, Relaxed);
             self.ended();
             wake = Instant::now();
@@ -110,8 +127,19 @@ impl Runner {
                     wake += self.temper.backoff();
                 }
             }
+            self.move_on();
         }
-        Finished { id: self.plan.id, ledger: self.device.into_ledger(), ever_connected: self.ever_connected }
+        Finished {
+            id: self.plan.id,
+            ledger: self.device.into_ledger(),
+            commands: self.executor.map(Executor::into_account),
+            ever_connected: self.ever_connected,
+        }
+    }
+
+    /// Chooses the gateway of the next connection.
+    fn move_on(&mut self) {
+        self.place = self.temper.next_place(self.shared.target.places.len());
     }
 
     /// Waits for a moment; true when the device is finished before it.
@@ -132,11 +160,21 @@ impl Runner {
 
     /// Whether nothing is left to do.
     fn finished(&self) -> bool {
+        let executor = self.executor.as_ref();
         match *self.phase.borrow() {
-            Phase::Publish => self.pace.due().is_none() && self.device.is_idle(),
-            Phase::Drain => self.device.is_idle(),
+            Phase::Publish if executor.is_none() => self.pace.due().is_none() && self.device.is_idle(),
+            Phase::Execute if executor.is_none() => self.device.is_idle(),
+            Phase::Publish | Phase::Execute => false,
+            Phase::Drain => self.device.is_idle() && executor.is_none_or(Executor::is_idle),
             Phase::Stop => true,
         }
+    }
+
+    /// A session that is there already has its subscription.
+    fn subscribe(&mut self, link: &mut Link, accepted: Accepted) -> Result<(), String> {
+        let Some(executor) = &mut self.executor else { return Ok(()) };
+        executor.connected(self.place);
+        if accepted.session_present { Ok(()) } else { link.subscribe(&executor.filter()) }
     }
 
     fn connected(&mut self, accepted: Accepted, taken_over: bool) {
@@ -197,6 +235,9 @@ impl Runner {
                 Send::Release(pkid) => link.release(pkid)?,
             }
         }
+        if self.execute(link, now)? {
+            return Ok(Some(Change::Reset));
+        }
         if link.ping_due() <= now {
             link.ping()?;
         }
@@ -204,17 +245,42 @@ impl Runner {
         Ok(self.next_change.filter(|(at, _)| *at <= now).map(|(_, change)| change))
     }
 
+    /// Acknowledges and answers what is due; true when the device crashes.
+    fn execute(&mut self, link: &mut Link, now: Instant) -> Result<bool, String> {
+        let Some(executor) = &mut self.executor else { return Ok(false) };
+        while let Some(act) = executor.next(now, unix_ms()) {
+            match act {
+                Act::Acknowledge { pkid, refused } => link.acknowledge(pkid, refused),
+                Act::Answer { pkid, topic, payload, correlation } => {
+                    link.answer(&topic, payload, correlation, pkid)?;
+                }
+                Act::Crash => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// When the device has to act next although nothing happens on its connection.
     fn wake(&self) -> Instant {
         let never = Instant::now() + NEVER;
         let publishing = *self.phase.borrow() == Phase::Publish && self.device.has_room();
         let due = self.pace.due().filter(|_| publishing).unwrap_or(never);
-        due.min(self.next_change.map_or(never, |(at, _)| at))
+        let executes = self.executor.as_ref().and_then(Executor::due).unwrap_or(never);
+        due.min(executes).min(self.next_change.map_or(never, |(at, _)| at))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), String> {
         let now = Instant::now();
         let answer = match signal {
+            Signal::Acked { pkid, accepted } if pkid > PKID_MAX => return self.answer_acked(pkid, accepted),
+            Signal::Command(command) => {
+                let executor = self.executor.as_mut().ok_or("a publish that nobody subscribed to")?;
+                self.shared.stats.commands.fetch_add(1, Relaxed);
+                return executor
+                    .received(*command, now, unix_ms())
+                    .map_err(|error| self.shared.stats.wrong(error));
+            }
+            Signal::Subscribed { accepted: false } => return Err("the subscription was refused".to_owned()),
             Signal::Acked { pkid, accepted } => self.device.puback(pkid, accepted, now),
             Signal::Received { pkid, accepted } => {
                 let answer = self.device.pubrec(pkid, accepted, now);
@@ -223,9 +289,11 @@ impl Runner {
                 })
             }
             Signal::Completed(pkid) => self.device.pubcomp(pkid),
-            Signal::Connected { .. } | Signal::Sent(_) | Signal::Disconnected | Signal::Other => {
-                return Ok(());
-            }
+            Signal::Connected { .. }
+            | Signal::Subscribed { .. }
+            | Signal::Sent(_)
+            | Signal::Disconnected
+            | Signal::Other => return Ok(()),
         };
         if let Answer::Acked(time) = answer.map_err(|fault| fault.to_string())? {
             self.temper.settled();
@@ -234,8 +302,19 @@ impl Runner {
         Ok(())
     }
 
+    /// A refused answer is given up as an acknowledged one: the same again would be refused again.
+    fn answer_acked(&mut self, pkid: u16, accepted: bool) -> Result<(), String> {
+        let executor = self.executor.as_mut().ok_or("an answer was acknowledged that nobody gave")?;
+        executor.answer_acked(pkid);
+        self.shared.stats.answers_refused.fetch_add(u64::from(!accepted), Relaxed);
+        Ok(())
+    }
+
     /// The connection is over; the session, if it lasts, is not.
     fn ended(&mut self) {
+        if let Some(executor) = &mut self.executor {
+            executor.disconnected(unix_ms());
+        }
         if self.plan.lasting {
             self.device.interrupted();
         } else {

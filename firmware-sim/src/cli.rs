@@ -24,7 +24,8 @@ pub enum Command {
 /// The arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArguments {
-    /// Where the devices connect: mqtt://HOST:PORT or mqtts://HOST:PORT
+    /// Where the devices connect: mqtt://HOST:PORT or mqtts://HOST:PORT; several, after commas, if the profile lets
+    /// devices keep their sessions themselves
     #[arg(long)]
     pub target: String,
     /// Certificate authority of the target, PEM (default: the system's)
@@ -78,6 +79,8 @@ pub struct RunArguments {
     /// Certificate authority for the read-back, PEM (default: the system's)
     #[arg(long, value_name = "FILE", requires = "readback")]
     pub readback_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub commands: CommandArguments,
     /// What the run tolerates
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub allow: Vec<Allow>,
@@ -93,6 +96,40 @@ pub struct RunArguments {
     /// How to show progress
     #[arg(long, default_value = "plain")]
     pub progress: ProgressStyle,
+}
+
+/// Commands to the fleet.
+#[derive(Debug, Clone, Args)]
+pub struct CommandArguments {
+    /// How many commands to send to the fleet while it publishes; they are judged
+    #[arg(long, value_name = "N", default_value_t = 0, requires_all = ["command_control", "command_status"])]
+    pub commands: u64,
+    /// Control API of the cloud-sim that holds the queue, HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    pub command_control: Option<String>,
+    /// The queue
+    #[arg(long, value_name = "NAME", default_value = "commands")]
+    pub command_entity: String,
+    /// Where status events arrive: kafka://HOST:PORT/TOPIC, more topics after commas
+    #[arg(long, value_name = "URL")]
+    pub command_status: Option<String>,
+    /// Longest wait without a settlement once everything is sent
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub command_wait: Duration,
+    /// What the sender does wrong on purpose, which the verdict must notice
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    pub command_fault: Vec<Fault>,
+}
+
+/// What the sender of commands may do wrong, each with every tenth command in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// It does not send it: as if it was lost.
+    Forgotten,
+    /// It sends it under a second id: as if it was repeated.
+    Twice,
+    /// It sends a later one before it: as if they were out of order.
+    Swapped,
 }
 
 /// What a run may tolerate.
@@ -166,5 +203,18 @@ mod tests {
         assert_eq!((run.devices, run.seed, run.qos2), (3, Some(7), Some(10)));
         assert_eq!(run.allow, [Allow::Duplicated, Allow::Resent]);
         assert_eq!(run.readback_wait, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn commands_need_to_know_where_to_go_and_where_their_status_comes() {
+        let parse = |line: &str| {
+            let words = format!("firmware-sim run --target mqtt://h:1 --commands 5 {line}");
+            Arguments::try_parse_from(words.split_whitespace())
+        };
+        assert!(parse("").is_err() && parse("--command-control h:1").is_err());
+        let line = "--command-control h:1 --command-status kafka://h:1/e --command-fault twice,swapped";
+        let Command::Run(run) = parse(line).unwrap().command;
+        assert_eq!((run.commands.commands, run.commands.command_entity.as_str()), (5, "commands"));
+        assert_eq!(run.commands.command_fault, [Fault::Twice, Fault::Swapped]);
     }
 }

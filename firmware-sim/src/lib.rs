@@ -7,14 +7,19 @@
 //! ```
 //!
 //! Everything random follows from one seed: which device uses which QoS and protocol version, when
-//! it publishes, what it measures, when it drops its connection. A [`device::Device`] is a pure state
-//! machine; [`link`] is the only file that uses rumqttc's client and [`bare`] the only one that uses
-//! no more of it than its packets; [`readback`] is the only one that names rdkafka. The judgement itself is `testkit`'s and shares no code with the gateway.
+//! it publishes, what it measures, when it drops its connection, what it does with a command. A
+//! [`device::Device`] is a pure state machine, and so is what executes commands ([`execute`]); [`commander`] sends
+//! them. [`link`] is the only file that uses rumqttc's client and [`bare`] the only one that uses no more of it
+//! than its packets; [`readback`] is the only one that names rdkafka. The judgement itself is `testkit`'s and
+//! shares no code with the gateway.
 
 mod bare;
 mod churn;
 pub mod cli;
+mod command_report;
+mod commander;
 pub mod device;
+mod execute;
 pub mod fleet;
 mod link;
 pub mod pace;

@@ -24,6 +24,7 @@ use rumqttc::{NetworkOptions, TlsConfiguration, Transport, mqttbytes, v5};
 use testkit::ledger::Qos;
 
 use crate::device::Publish;
+use crate::execute::Incoming;
 
 /// Longest time for a TCP connect, a TLS handshake and CONNACK together, in seconds.
 const CONNECT_SECONDS: u64 = 20;
@@ -33,8 +34,8 @@ const PACKET_OVERHEAD: usize = 1024;
 /// Where and how devices connect.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    /// Host and port of each gateway that devices may connect to; at least one.
+    pub(crate) places: Vec<(String, u16)>,
     tls: Option<Arc<ClientConfig>>,
     username_prefix: Option<String>,
     password: String,
@@ -56,14 +57,14 @@ pub(crate) struct Access {
 /// Why a target cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
-    #[error("target {0:?} is not mqtt://HOST:PORT or mqtts://HOST:PORT")]
+    #[error("target {0:?} is not mqtt://HOST:PORT or mqtts://HOST:PORT, more after commas")]
     Address(String),
     #[error("{path}: {source}")]
     Ca { path: String, source: io::Error },
 }
 
 /// What happened on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// CONNACK; how many publishes an MQTT 5 gateway allows at once.
     Connected { receive_max: Option<u16> },
@@ -75,6 +76,10 @@ pub(crate) enum Signal {
     Received { pkid: u16, accepted: bool },
     /// PUBCOMP.
     Completed(u16),
+    /// SUBACK.
+    Subscribed { accepted: bool },
+    /// PUBLISH.
+    Command(Box<Incoming>),
     /// Our DISCONNECT was written.
     Disconnected,
     /// Nothing a device cares about.
@@ -97,13 +102,20 @@ pub(crate) enum Events {
 // === impl Target ===
 
 impl Target {
-    /// Parses an address and loads what TLS needs.
+    /// Parses an address, or several, and loads what TLS needs.
     pub(crate) fn new(address: &str, ca_file: Option<&Path>, access: Access) -> Result<Self, TargetError> {
-        let (host, port, tls) = parse(address).ok_or_else(|| TargetError::Address(address.to_owned()))?;
+        let wrong = || TargetError::Address(address.to_owned());
+        let parsed: Option<Vec<(String, u16, bool)>> = address.split(',').map(parse).collect();
+        let parsed = parsed.ok_or_else(wrong)?;
+        let tls = parsed.iter().any(|(_, _, tls)| *tls);
+        if !parsed.iter().all(|(_, _, other)| *other == tls) {
+            return Err(wrong());
+        }
+        let places = parsed.into_iter().map(|(host, port, _)| (host, port)).collect();
         let tls = if tls { Some(Arc::new(tls_config(ca_file)?)) } else { None };
         let Access { username_prefix, password, keep_alive, window, payload_bytes } = access;
         let packet_bytes_max = payload_bytes + PACKET_OVERHEAD;
-        Ok(Self { host, port, tls, username_prefix, password, keep_alive, window, packet_bytes_max })
+        Ok(Self { places, tls, username_prefix, password, keep_alive, window, packet_bytes_max })
     }
 
     /// Whether it is reached by TLS.
@@ -117,8 +129,9 @@ impl Target {
         Some((format!("{prefix}{id}"), self.password.as_str()))
     }
 
-    /// A new session for a device. Nothing is sent before the first [`Events::next`].
+    /// A new session for a device with the first place. Nothing is sent before the first [`Events::next`].
     pub(crate) fn open(&self, id: &str, version_5: bool) -> (Client, Events) {
+        let (host, port) = self.places.first().map_or(("", 0), |(host, port)| (host.as_str(), *port));
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(CONNECT_SECONDS);
@@ -130,7 +143,7 @@ impl Target {
         let inflight = self.window.saturating_mul(2);
         let requests = usize::from(self.window) + 2;
         if version_5 {
-            let mut options = v5::MqttOptions::new(id, self.host.as_str(), self.port);
+            let mut options = v5::MqttOptions::new(id, host, port);
             options.set_transport(transport).set_keep_alive(self.keep_alive).set_clean_start(true);
             options.set_outgoing_inflight_upper_limit(inflight);
             options.set_connection_timeout(CONNECT_SECONDS).set_network_options(network);
@@ -140,7 +153,7 @@ impl Target {
             let (client, events) = v5::AsyncClient::new(options, requests);
             return (Client::V5(client), Events::V5(Box::new(events)));
         }
-        let mut options = rumqttc::MqttOptions::new(id, self.host.as_str(), self.port);
+        let mut options = rumqttc::MqttOptions::new(id, host, port);
         options.set_transport(transport).set_keep_alive(self.keep_alive).set_clean_session(true);
         options.set_inflight(inflight).set_max_packet_size(self.packet_bytes_max, self.packet_bytes_max);
         if let Some(username) = username {
@@ -314,6 +327,14 @@ mod tests {
         check("mqtt://:1883", None);
         check("mqtt://host:0", None);
         check("mqtt://host:70000", None);
+    }
+
+    #[test]
+    fn several_targets_are_secured_alike() {
+        let places =
+            |address| Target::new(address, None, Access::default()).map(|target| target.places.len());
+        assert!(matches!(places("mqtt://a:1,mqtt://b:2"), Ok(2)));
+        assert!(places("mqtt://a:1,mqtts://b:2").is_err() && places("mqtt://a:1,").is_err());
     }
 
     #[test]

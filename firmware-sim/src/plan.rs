@@ -171,6 +171,12 @@ impl Temper {
         (!kept.is_zero()).then_some((kept, change))
     }
 
+    /// To which of so many gateways this device connects next.
+    pub fn next_place(&mut self, places: usize) -> usize {
+        // Nothing is drawn where there is no choice, so that such a fleet stays what it was.
+        if places > 1 { self.storms.random_range(0..places) } else { 0 }
+    }
+
     /// When this device drops its connection next, after `from` (both since the start of the fleet).
     ///
     /// `None` without storms. Devices of one storm drop within its first tenth of a second.
@@ -247,6 +253,14 @@ mod tests {
             assert!(changes.iter().filter(|(_, change)| *change == wanted).count() > 60);
         }
         assert_eq!(temper.next_change(Churn::default()), None);
+    }
+
+    #[test]
+    fn devices_move_between_gateways_where_there_are_several() {
+        let mut temper = Temper::new(5);
+        let places: Vec<usize> = (0..100).map(|_| temper.next_place(2)).collect();
+        assert!((30..70).contains(&places.iter().sum::<usize>()), "{places:?}");
+        assert_eq!(Temper::new(5).next_place(1), 0);
     }
 
     #[test]

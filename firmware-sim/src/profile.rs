@@ -39,6 +39,34 @@ pub struct Profile {
     pub sessions: Sessions,
     /// Devices that change their connection all the time.
     pub churn: Churn,
+    /// What devices do with commands.
+    pub commands: Commands,
+}
+
+/// What devices do with commands. Those that take any use the client that leaves sessions to the devices, without TLS.
+///
+/// What a device does with one command is decided once: it does the same when the command comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Commands {
+    /// Whether devices subscribe to their commands; a run that sends commands implies it.
+    pub subscribe: bool,
+    /// Average time from a command to its acknowledgement, in milliseconds, 0 to 60000.
+    pub latency_ms: u32,
+    /// Average time from the acknowledgement to the answer, in milliseconds, 0 to 60000.
+    pub answer_ms: u32,
+    /// Share of commands that MQTT 5 devices refuse, in percent; MQTT 3.1.1 has no word for that.
+    pub refuse_percent: u8,
+    /// The MQTT 5 reason of a refusal, 128 to 255.
+    pub refuse_reason: u8,
+    /// Share of answers that say `failed`, in percent.
+    pub fail_percent: u8,
+    /// Share of answers that say `rejected`, in percent.
+    pub reject_percent: u8,
+    /// Share of commands that are never answered, in percent.
+    pub silent_percent: u8,
+    /// Share of commands at whose first delivery the device crashes before it acknowledges, in percent.
+    pub crash_percent: u8,
 }
 
 /// Sessions that outlive connections. With any, or with churn, the whole fleet uses a client that leaves
@@ -132,7 +160,48 @@ impl Default for Profile {
             storm: Storm::default(),
             sessions: Sessions::default(),
             churn: Churn::default(),
+            commands: Commands::default(),
         }
+    }
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self {
+            subscribe: false,
+            latency_ms: 0,
+            answer_ms: 0,
+            refuse_percent: 0,
+            // Implementation specific error.
+            refuse_reason: 0x83,
+            fail_percent: 0,
+            reject_percent: 0,
+            silent_percent: 0,
+            crash_percent: 0,
+        }
+    }
+}
+
+impl Commands {
+    /// The keys with their values, whether they fit, and what is allowed.
+    fn checks(&self) -> [(&'static str, String, bool, &'static str); 6] {
+        let Self { latency_ms, answer_ms, refuse_percent, refuse_reason, crash_percent, .. } = *self;
+        let answers = [self.fail_percent, self.reject_percent, self.silent_percent];
+        let sum: u32 = answers.into_iter().map(u32::from).sum();
+        let time = 0..=60_000;
+        [
+            ("commands.latency_ms", latency_ms.to_string(), time.contains(&latency_ms), "0 to 60000"),
+            ("commands.answer_ms", answer_ms.to_string(), time.contains(&answer_ms), "0 to 60000"),
+            ("commands.refuse_percent", refuse_percent.to_string(), refuse_percent <= 100, "0 to 100"),
+            ("commands.refuse_reason", refuse_reason.to_string(), refuse_reason >= 128, "128 to 255"),
+            (
+                "commands.fail_percent + reject_percent + silent_percent",
+                sum.to_string(),
+                sum <= 100,
+                "0 to 100",
+            ),
+            ("commands.crash_percent", crash_percent.to_string(), crash_percent <= 100, "0 to 100"),
+        ]
     }
 }
 
@@ -151,7 +220,7 @@ impl Profile {
     /// Whether devices need the client that leaves sessions to them.
     #[must_use]
     pub const fn is_bare(&self) -> bool {
-        self.sessions.lasting_percent > 0 || self.churn.percent > 0
+        self.sessions.lasting_percent > 0 || self.churn.percent > 0 || self.commands.subscribe
     }
 
     /// Checks every value against its range.
@@ -211,7 +280,8 @@ impl Profile {
             ("churn.percent", changing.to_string(), changing <= 100, "0 to 100"),
             ("churn.every_seconds", kept.to_string(), churn, "0.1 to 86400"),
         ];
-        match checks.into_iter().find(|(_, _, fits, _)| !fits) {
+        let mut checks = checks.into_iter().chain(self.commands.checks());
+        match checks.find(|(_, _, fits, _)| !fits) {
             Some((key, value, _, range)) => Err(ProfileError::Range { key, value, range }),
             None => Ok(()),
         }
@@ -245,6 +315,13 @@ mod tests {
         check("window = 0", Some("window is 0"));
         check("[sessions]\nlasting_percent = 50\n[churn]\npercent = 10\nevery_seconds = 2", None);
         check("[churn]\npercent = 10", Some("churn.every_seconds is 0"));
+        check("[commands]\nlatency_ms = 5\nrefuse_percent = 3\nfail_percent = 20\nsilent_percent = 80", None);
+        check(
+            "[commands]\nfail_percent = 50\nreject_percent = 50\nsilent_percent = 1",
+            Some("silent_percent is 101"),
+        );
+        check("[commands]\nrefuse_reason = 16", Some("commands.refuse_reason is 16, allowed is 128 to 255"));
+        check("[commands]\nanswer_ms = 60001", Some("commands.answer_ms is 60001"));
         check("[sessions]\nlasting_percent = 101", Some("sessions.lasting_percent is 101"));
     }
 

@@ -77,9 +77,14 @@ fn line(devices: usize, seconds: f64, before: Snapshot, now: Snapshot, p99: Opti
     let rate = |before: u64, now: u64| float(now.saturating_sub(before)) / seconds;
     let (sent, acked) = (rate(before.sent, now.sent), rate(before.acked, now.acked));
     let p99 = p99.map_or_else(|| "-".to_owned(), |p99| format!("{:.1} ms", p99.as_secs_f64() * 1000.0));
-    let Snapshot { connected, reconnects, .. } = now;
+    let Snapshot { connected, reconnects, commands_sent, commands_settled, .. } = now;
+    let commands = if commands_sent > 0 {
+        format!("  commands settled {commands_settled}/{commands_sent}")
+    } else {
+        String::new()
+    };
     format!(
-        "connected {connected}/{devices}  sent {sent:.0}/s  acked {acked:.0}/s  p99 {p99}  reconnects {reconnects}"
+        "connected {connected}/{devices}  sent {sent:.0}/s  acked {acked:.0}/s  p99 {p99}  reconnects {reconnects}{commands}"
     )
 }
 
@@ -95,11 +100,13 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_the_last_interval() {
-        let before = Snapshot { connected: 1, sent: 100, acked: 90, reconnects: 0 };
-        let now = Snapshot { connected: 2, sent: 300, acked: 190, reconnects: 3 };
+        let before = Snapshot { connected: 1, sent: 100, acked: 90, ..Snapshot::default() };
+        let now = Snapshot { connected: 2, sent: 300, acked: 190, reconnects: 3, ..before };
         assert_eq!(
             line(5, 2.0, before, now, Some(Duration::from_micros(2500))),
             "connected 2/5  sent 100/s  acked 50/s  p99 2.5 ms  reconnects 3"
         );
+        let commanded = Snapshot { commands_sent: 7, commands_settled: 6, ..now };
+        assert!(line(5, 2.0, before, commanded, None).ends_with("reconnects 3  commands settled 6/7"));
     }
 }

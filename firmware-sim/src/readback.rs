@@ -4,7 +4,7 @@
 //! code or setting with the gateway's producer. Reading ends when every acknowledged reading was
 //! found and the partitions are read to their ends, or when nothing new came for the given time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
+use testkit::commands::status::{StatusError, StatusEvent};
 use testkit::judge::{Delivered, Judge, Place};
 use tokio::time::Instant;
 
@@ -49,6 +50,12 @@ pub enum ReadbackError {
     /// A topic has no partitions.
     #[error("read-back: topic {0:?} does not exist")]
     NoTopic(String),
+    /// A record says that it is a status event and is none.
+    #[error("read-back: {0}")]
+    Status(#[from] StatusError),
+    /// A packed record cannot be taken apart.
+    #[error("read-back: {0}")]
+    Packed(String),
 }
 
 impl Source {
@@ -148,6 +155,62 @@ pub fn read(
         }
     }
     Ok(earlier)
+}
+
+/// Reads the status events of commands, in the order of each partition, until each of the `wanted` commands has
+/// a final one and the topics are read to their ends, or nothing new came for `wait`.
+///
+/// # Errors
+/// When a topic does not exist, its server does not answer within `wait`, or what is there cannot be read.
+pub fn statuses(
+    source: &Source,
+    mut wanted: HashSet<&str>,
+    wait: Duration,
+    cancel: &Cancel,
+) -> Result<Vec<StatusEvent>, ReadbackError> {
+    let consumer: BaseConsumer = source.config().create()?;
+    let mut positions = assign(source, &consumer, wait, cancel)?;
+    let mut events = Vec::new();
+    let mut last_record = Instant::now();
+    while last_record.elapsed() < wait && !cancel.is_stopped() {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                last_record = Instant::now();
+                let topic =
+                    source.topics.iter().position(|topic| topic == message.topic()).unwrap_or_default();
+                positions.insert((topic, message.partition()), message.offset() + 1);
+                for payload in payloads(&message)? {
+                    let event = StatusEvent::read(&payload)?;
+                    if let Some(event) = event.as_ref().filter(|event| event.is_final) {
+                        wanted.remove(event.command_id.as_str());
+                    }
+                    events.extend(event);
+                }
+            }
+            Some(Err(error)) => tracing::debug!(%error, "read-back poll"),
+            None if wanted.is_empty() => {
+                let settled = last_record.elapsed() >= SETTLE.min(wait);
+                if settled && at_end(source, &consumer, &positions) {
+                    break;
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(events)
+}
+
+/// The payload of a record, or those of the entries of a packed one.
+fn payloads(message: &BorrowedMessage<'_>) -> Result<Vec<Vec<u8>>, ReadbackError> {
+    let value = message.payload().unwrap_or_default();
+    let packed = header(message, PACK_HEADER).map_err(ReadbackError::Packed)?;
+    let Some(pack) = packed else { return Ok(vec![value.to_vec()]) };
+    let bad = |error: &dyn std::fmt::Display| ReadbackError::Packed(format!("pack {pack:?}: {error}"));
+    let pack: packed::Header = pack.parse().map_err(|error| bad(&error))?;
+    let identity = identity(message).map_err(ReadbackError::Packed)?;
+    let body = inflate(pack.compression, value).map_err(|error| bad(&error))?;
+    let entries = unpack(&pack, &identity, &body).map_err(|error| bad(&error))?;
+    Ok(entries.iter().map(|entry| entry.payload.bytes().to_vec()).collect())
 }
 
 /// Assigns every partition from its beginning; asks until the topics are there or the time is up.

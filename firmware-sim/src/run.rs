@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use testkit::cloud::Control;
 use testkit::judge::{Conditions, Judge};
 use testkit::process::Usage;
 use testkit::report::Report;
@@ -15,10 +16,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{Allow, RunArguments};
+use crate::cli::{Allow, CommandArguments, RunArguments};
+use crate::command_report;
+use crate::commander::Mission;
 use crate::fleet::{self, Orders, Outcome, Phase};
 use crate::link::{Access, Target};
-use crate::plan;
+use crate::plan::{self, DevicePlan};
 use crate::profile::Profile;
 use crate::progress::{Progress, float};
 use crate::readback::{self, Source};
@@ -76,6 +79,8 @@ impl Cancel {
 struct Checked {
     orders: Orders,
     source: Option<Source>,
+    /// Where status events arrive, if commands are sent.
+    statuses: Option<Source>,
     seed: u64,
 }
 
@@ -109,6 +114,7 @@ fn check(arguments: &RunArguments) -> anyhow::Result<Checked> {
         profile.qos2_percent = qos2.unwrap_or(0);
     }
     profile.v5_percent = v5.unwrap_or(profile.v5_percent);
+    profile.commands.subscribe |= arguments.commands.commands > 0;
     profile.check()?;
     let publish_for = Duration::try_from_secs_f64(arguments.seconds).context("--seconds")?;
     if !(arguments.rate.is_finite() && arguments.rate > 0.0 && arguments.rate <= 10_000_000.0) {
@@ -126,15 +132,43 @@ fn check(arguments: &RunArguments) -> anyhow::Result<Checked> {
     };
     let target = Target::new(&arguments.target, arguments.ca_file.as_deref(), access)?;
     if profile.is_bare() && target.is_secured() {
-        bail!("devices whose sessions last, or that change their connections, speak no TLS");
+        bail!("devices whose sessions last, that change their connections or take commands speak no TLS");
+    }
+    if target.places.len() > 1 && (!profile.is_bare() || profile.sessions.lasting_percent > 0) {
+        bail!(
+            "only devices that change their connections or take commands, and whose sessions do not last, move between targets"
+        );
     }
     let connection_string = first_line(arguments.readback_connection_string_file.as_deref())?;
     let ca_file = arguments.readback_ca_file.as_deref();
     let source = arguments.readback.as_ref().map(|url| Source::new(url, connection_string, ca_file));
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let devices = plan::devices(seed, arguments.devices, arguments.rate, &profile);
-    let orders = Orders { target, profile, devices, publish_for, drain_wait: arguments.drain_wait };
-    Ok(Checked { orders, source: source.transpose()?, seed })
+    let mission = mission(&arguments.commands, seed, publish_for, &devices);
+    let statuses = arguments.commands.command_status.as_ref().filter(|_| mission.is_some());
+    let statuses = statuses.map(|url| Source::new(url, None, None)).transpose()?;
+    let orders = Orders { target, profile, devices, publish_for, drain_wait: arguments.drain_wait, mission };
+    Ok(Checked { orders, source: source.transpose()?, statuses, seed })
+}
+
+/// What is sent to the devices as commands. The last fifth of the run is left for what comes late.
+fn mission(
+    arguments: &CommandArguments,
+    seed: u64,
+    publish_for: Duration,
+    devices: &[DevicePlan],
+) -> Option<Mission> {
+    let control = arguments.command_control.as_ref().filter(|_| arguments.commands > 0)?;
+    Some(Mission {
+        control: Control::new(control),
+        entity: arguments.command_entity.clone(),
+        count: arguments.commands,
+        over: publish_for.mul_f64(0.8),
+        devices: devices.iter().map(|device| device.id.clone()).collect(),
+        seed,
+        wait: arguments.command_wait,
+        faults: arguments.command_fault.clone(),
+    })
 }
 
 fn first_line(path: Option<&Path>) -> anyhow::Result<Option<String>> {
@@ -146,7 +180,7 @@ fn first_line(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 }
 
 fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::Result<Report> {
-    let Checked { orders, source, seed } = checked;
+    let Checked { orders, source, statuses, seed } = checked;
     let runtime = runtime()?;
     if cancel.on_signals {
         watch_signals(&runtime, cancel)?;
@@ -179,6 +213,11 @@ fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::
         reasons.extend(verdict.reasons);
     } else if report.unacked > 0 && !allows(Allow::Unacked) {
         reasons.push(format!("{} readings were never acknowledged", report.unacked));
+    }
+    if let Some(statuses) = &statuses {
+        let (found, broken) = command_report::report(&outcome, statuses, arguments.readback_wait, cancel);
+        report.commands = Some(found);
+        reasons.extend(broken);
     }
     report.set_reasons(reasons);
     // Devices are gone; nothing in the runtime is worth waiting for.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use testkit::commands::account::Account;
 use testkit::ledger::DeviceLedger;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -54,6 +55,8 @@ pub(crate) struct Runner {
 pub(crate) struct Finished {
     pub(crate) id: String,
     pub(crate) ledger: DeviceLedger,
+    /// What it did with commands, if it took any.
+    pub(crate) commands: Option<Account>,
     pub(crate) ever_connected: bool,
 }
 
@@ -106,7 +109,8 @@ impl Runner {
             self.lost(&mut events, end);
             wake = Instant::now() + self.temper.backoff();
         }
-        Finished { id: self.plan.id, ledger: self.device.into_ledger(), ever_connected: self.ever_connected }
+        let (ledger, ever_connected) = (self.device.into_ledger(), self.ever_connected);
+        Finished { id: self.plan.id, ledger, commands: None, ever_connected }
     }
 
     /// Waits for a moment; true when the device is finished before it.
@@ -126,7 +130,7 @@ impl Runner {
     fn finished(&self) -> bool {
         match *self.phase.borrow() {
             Phase::Publish => self.pace.due().is_none() && self.device.is_idle(),
-            Phase::Drain => self.device.is_idle(),
+            Phase::Execute | Phase::Drain => self.device.is_idle(),
             Phase::Stop => true,
         }
     }
@@ -217,7 +221,11 @@ impl Runner {
             Signal::Acked { pkid, accepted } => self.device.puback(pkid, accepted, now)?,
             Signal::Received { pkid, accepted } => self.device.pubrec(pkid, accepted, now)?,
             Signal::Completed(pkid) => self.device.pubcomp(pkid)?,
-            Signal::Connected { .. } | Signal::Disconnected | Signal::Other => return Ok(()),
+            Signal::Connected { .. }
+            | Signal::Subscribed { .. }
+            | Signal::Command(_)
+            | Signal::Disconnected
+            | Signal::Other => return Ok(()),
         };
         if let Answer::Acked(time) = answer {
             self.temper.settled();

@@ -29,6 +29,15 @@ pub(crate) struct Stats {
     pub(crate) sessions_lost: AtomicU64,
     /// Connections opened while the one before was still open.
     pub(crate) takeovers: AtomicU64,
+    /// Deliveries of commands.
+    pub(crate) commands: AtomicU64,
+    /// Commands handed to Service Bus, and those that it has settled.
+    pub(crate) commands_sent: AtomicU64,
+    pub(crate) commands_settled: AtomicU64,
+    /// Answers to commands that the gateway refused.
+    pub(crate) answers_refused: AtomicU64,
+    /// Publishes to devices that are no commands of theirs.
+    pub(crate) wrong_commands: AtomicU64,
     times: Vec<Mutex<Histogram<u64>>>,
     last_error: Mutex<Option<String>>,
 }
@@ -44,6 +53,8 @@ pub(crate) struct Snapshot {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) reconnects: u64,
+    pub(crate) commands_sent: u64,
+    pub(crate) commands_settled: u64,
 }
 
 // === impl Stats ===
@@ -59,6 +70,11 @@ impl Stats {
             resumed: AtomicU64::new(0),
             sessions_lost: AtomicU64::new(0),
             takeovers: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            commands_sent: AtomicU64::new(0),
+            commands_settled: AtomicU64::new(0),
+            answers_refused: AtomicU64::new(0),
+            wrong_commands: AtomicU64::new(0),
             times: (0..SHARDS).map(|_| Mutex::new(histogram())).collect(),
             last_error: Mutex::new(None),
         }
@@ -78,6 +94,12 @@ impl Stats {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
+    /// Counts a publish that is no command for its device; returns what is wrong with it.
+    pub(crate) fn wrong(&self, error: impl std::fmt::Display) -> String {
+        self.wrong_commands.fetch_add(1, Relaxed);
+        error.to_string()
+    }
+
     /// Why the latest connection ended.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -89,6 +111,8 @@ impl Stats {
             sent: self.sent.load(Relaxed),
             acked: self.acked.load(Relaxed),
             reconnects: self.reconnects.load(Relaxed),
+            commands_sent: self.commands_sent.load(Relaxed),
+            commands_settled: self.commands_settled.load(Relaxed),
         }
     }
 

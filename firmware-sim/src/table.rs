@@ -1,6 +1,6 @@
 //! The verdict as text.
 
-use testkit::report::{Outcome, Report};
+use testkit::report::{Commands, Outcome, Report};
 
 /// The verdict table: a word, a figure and what it means, aligned; then the reasons.
 pub(crate) fn table(report: &Report) -> String {
@@ -56,6 +56,9 @@ pub(crate) fn table(report: &Report) -> String {
         let figure = count.map_or_else(|| "not judged".to_owned(), |count| count.to_string());
         rows.push((word, figure, meaning));
     }
+    if let Some(commands) = &report.commands {
+        rows.extend(commanded(commands));
+    }
     let width = rows.iter().map(|(_, figure, _)| figure.len()).max().unwrap_or_default();
     let mut text = String::new();
     for (word, figure, meaning) in rows {
@@ -69,6 +72,38 @@ pub(crate) fn table(report: &Report) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The rows about commands.
+fn commanded(commands: &Commands) -> Vec<(&'static str, String, String)> {
+    let Commands { counts, settle_ms, .. } = commands;
+    let mut rows = vec![
+        ("commands", counts.sent.to_string(), format!("{} reached their device", counts.received)),
+        (
+            "completed",
+            counts.completed.to_string(),
+            format!("{} of them dead-lettered; {} answers", counts.dead_lettered, commands.answered),
+        ),
+        (
+            "settled p50",
+            format!("{:.0} ms", settle_ms.p50),
+            format!("p99 {:.0} ms, max {:.0} ms", settle_ms.p99, settle_ms.max),
+        ),
+        ("again", counts.again.to_string(), "deliveries whose acknowledgement never arrived".to_owned()),
+    ];
+    let judged = [
+        ("stuck", counts.stuck, "no final status, or not settled"),
+        ("repeated", counts.repeated, "delivered again after the gateway knew"),
+        ("unmarked", counts.unmarked, "delivered again without saying so"),
+        ("out of order", counts.out_of_order, "after a later command"),
+        ("early", counts.early, "settled before the device was done"),
+        ("burnt", counts.burnt, "failed deliveries that nobody used"),
+        ("ambiguous", counts.ambiguous, "more than one final status"),
+        ("contradicted", counts.contradicted, "status and settlement do not fit the device"),
+        ("strangers", counts.unexpected, "what was never sent"),
+    ];
+    rows.extend(judged.map(|(word, count, meaning)| (word, count.to_string(), meaning.to_owned())));
+    rows
 }
 
 #[cfg(test)]
@@ -85,6 +120,18 @@ mod tests {
         assert!(text.contains("verdict             FAIL\n"), "{text}");
         assert!(text.contains("lost                   1  acknowledged and found nowhere"), "{text}");
         assert!(text.contains("delivered     not judged"), "{text}");
+        assert!(!text.contains("commands"), "{text}");
         assert!(text.ends_with("  - 1 acknowledged readings are lost\n"), "{text}");
+    }
+
+    #[test]
+    fn commands_have_rows_where_any_were_sent() {
+        let mut report = Report { commands: Some(Commands::default()), ..Report::default() };
+        if let Some(commands) = &mut report.commands {
+            (commands.counts.sent, commands.counts.out_of_order) = (17, 3);
+        }
+        let text = table(&report);
+        assert!(text.contains("commands              17  0 reached their device"), "{text}");
+        assert!(text.contains("out of order           3  after a later command"), "{text}");
     }
 }

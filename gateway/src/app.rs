@@ -12,13 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{ConfigError, Settings};
 use crate::observe::{self, Metric, Renderer};
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
-use crate::{admin, azure, dead_letter, mqtt, outbox, uplink};
+use crate::{admin, azure, commands, dead_letter, mqtt, outbox, uplink};
 
 /// Every metric of the gateway, by stage.
 pub const METRICS: &[(&str, &[Metric])] = &[
     ("mqtt", mqtt::METRICS),
     ("outbox", outbox::METRICS),
     ("uplink", uplink::METRICS),
+    ("commands", commands::METRICS),
     ("azure", azure::METRICS),
     ("dead_letter", dead_letter::METRICS),
 ];
@@ -65,6 +66,9 @@ pub enum Error {
     /// The uplink could not be set up.
     #[error("uplink")]
     Uplink(#[from] uplink::StartError),
+    /// The commands could not be set up.
+    #[error("commands")]
+    Commands(#[from] commands::StartError),
     /// The dead letters cannot be looked after.
     #[error("dead letters")]
     DeadLetter(#[source] outbox::Error),
@@ -109,18 +113,22 @@ async fn serve(
     let supervisor = Supervisor::new();
     let mut stop = StopSignals::new().map_err(Error::Start)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
-    let Settings { gateway, outbox, azure, mqtt, uplink, admin, .. } = settings;
+    let Settings { gateway, outbox, azure, mqtt, uplink, commands, admin, .. } = settings;
 
     let consumers = consumers(uplink.is_some());
     let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
     let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
     let tokens = uplink.as_ref().and_then(|uplink| uplink.connection.tokens().cloned());
-    if let (Some(tokens), Some(source)) = (&tokens, &azure.source) {
-        azure::start(source, tokens, &supervisor);
+    let command_tokens = commands.as_ref().and_then(|commands| commands.tokens().cloned());
+    if let Some(source) = &azure.source {
+        tokens.iter().chain(&command_tokens).for_each(|tokens| azure::start(source, tokens, &supervisor));
     }
     let uplink =
         uplink.map(|uplink| uplink::Service::start(&uplink, gateway.id.clone(), &outbox, &supervisor));
+    let commands = commands.map(|commands| {
+        commands::Service::start(&commands, &gateway.id, &outbox, mqtt.devices(), &supervisor)
+    });
     let dead_letters = dead_letter::Handle::open(gateway.id.clone(), &outbox).map_err(Error::DeadLetter)?;
     let sources = admin::Sources {
         gateway: gateway.id.clone(),
@@ -128,7 +136,9 @@ async fn serve(
         dead_letters,
         outbox: outbox.clone(),
         uplink: uplink.transpose()?,
+        commands: commands.transpose()?,
         tokens,
+        command_tokens,
         metrics: renderer,
         shutdown: supervisor.shutdown(),
     };
@@ -187,7 +197,12 @@ async fn shut_down(supervisor: &Supervisor, outbox: &outbox::Handle, grace: Dura
     supervisor.enter(Phase::StopAccepting);
     within(grace / 10, "listeners", supervisor.idle(TaskKind::Listener)).await;
     supervisor.enter(Phase::FinishPublishes);
-    within(grace / 3, "connections", supervisor.idle(TaskKind::Connection)).await;
+    within(grace / 3, "connections", async {
+        supervisor.idle(TaskKind::Connection).await;
+        supervisor.idle(TaskKind::Commands).await;
+        supervisor.idle(TaskKind::CommandLink).await;
+    })
+    .await;
     supervisor.enter(Phase::DrainUplink);
     outbox.wake();
     within(grace / 2, "uplink", supervisor.idle(TaskKind::Uplink)).await;

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! devices ──TLS──► mqtt ──append──► outbox (RocksDB) ──tail──► uplink ──Kafka──► Event Hubs
-//!    ▲              │
-//!    └──── ack ◄────┘ only after the commit is durable          admin: health, metrics, status
+//!    ▲              │  ▲               ▲
+//!    └──── ack ◄────┘  │               └ what becomes of them
+//!         after the    └─── commands ──┘◄──AMQP── Service Bus
+//!         commit                                                admin: health, metrics, status
 //! ```
 //!
 //! The modules below stand in the order of that flow; [`app`] alone wires them together.
@@ -14,6 +16,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod uplink;
 
+pub mod commands;
 pub mod dead_letter;
 
 pub mod admin;

@@ -186,6 +186,14 @@ impl Config {
         self
     }
 
+    /// Takes commands from the queue `commands`, which the connection string in a file leads to.
+    #[must_use]
+    pub fn commands(self, connection_string_file: &Path) -> Self {
+        let file = format!("{:?}", connection_string_file.to_string_lossy());
+        self.set("commands", "entity = \"commands\"")
+            .set("commands.connection", &format!("connection_string_file = {file}"))
+    }
+
     /// Gives the process these environment variables, for example those of a
     /// [`PowerCut`](crate::powercut::PowerCut).
     #[must_use]

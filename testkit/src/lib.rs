@@ -2,7 +2,8 @@
 //!
 //! The judgement is independent of the gateway's code: a [`ledger::Ledger`] holds what devices
 //! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
-//! the difference is stated in the words of [`report::Report`]. [`process`], [`gateway`],
+//! the difference is stated in the words of [`report::Report`]. [`commands`] does the same for what goes the other
+//! way. [`process`], [`gateway`],
 //! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again. [`fuzz`] feeds
 //! decoders random bytes.
 //!
@@ -11,6 +12,7 @@
 
 pub mod azure_clients;
 pub mod cloud;
+pub mod commands;
 pub mod drill;
 pub mod fuzz;
 pub mod gateway;

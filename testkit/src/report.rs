@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::commands;
 use crate::judge::Counts;
 use crate::ledger::Totals;
 
@@ -77,6 +78,25 @@ pub struct Report {
     pub gateway_cpu_us_per_message: Option<f64>,
     /// Resident memory of the gateway at the end, in bytes.
     pub gateway_rss_bytes: Option<u64>,
+    /// What became of commands; absent when none were sent.
+    #[serde(default)]
+    pub commands: Option<Commands>,
+}
+
+/// What a run found about commands. Counts are commands unless said otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Commands {
+    /// What the judge counted.
+    #[serde(flatten)]
+    pub counts: commands::judge::Counts,
+    /// Deliveries that devices acknowledged.
+    pub acked: u64,
+    /// Deliveries that devices refused with an MQTT 5 reason.
+    pub refused: u64,
+    /// Answers that devices gave.
+    pub answered: u64,
+    /// Time from handing a command to Service Bus to its settlement there, in milliseconds.
+    pub settle_ms: AckMs,
 }
 
 /// Whether the promises were kept.

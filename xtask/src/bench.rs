@@ -38,6 +38,8 @@ pub(crate) enum Name {
     Storm,
     /// One device publishes all it can beside a thousand slow ones, against a bar
     Fairness,
+    /// Thousands of devices with sessions at Service Bus get commands, against the bars
+    Commands,
     /// The same load with the uplink on, against the bars
     EndToEnd,
     /// A full outbox on its way to the cloud stand-in, against the bars

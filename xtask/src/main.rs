@@ -117,6 +117,7 @@ mod tests {
     fn demo_has_the_documented_defaults() {
         let Command::Demo(demo) = parse("xtask demo").unwrap().command else { panic!("not a demo") };
         assert_eq!((demo.devices, demo.rate, demo.seconds, demo.kill_gateway), (1000, 10_000, 30, 0));
+        assert_eq!(demo.commands, 1000);
     }
 
     #[test]
@@ -173,6 +174,18 @@ mod tests {
         let line = "xtask drill reconnect --devices 500 --share 25% --minutes 1 --seed 3 --kill 2";
         assert_eq!(reconnect(line), (Some(500), 25, 2));
         assert!(parse("xtask drill reconnect --share 101%").is_err());
+    }
+
+    #[test]
+    fn a_drill_of_commands_has_the_documented_defaults() {
+        let commands = |line: &str| match parse(line).unwrap().command {
+            Command::Drill(drill) => (drill.kind, drill.scale.devices, drill.commands.commands, drill.seed),
+            _ => panic!("not a drill"),
+        };
+        assert_eq!(commands("xtask drill commands"), (drill::Kind::Commands, None, 20_000, None));
+        let line = "xtask drill commands --devices 100 --commands 500 --seed 3";
+        assert_eq!(commands(line), (drill::Kind::Commands, Some(100), 500, Some(3)));
+        assert!(parse("xtask drill commands --commands 0").is_err());
     }
 
     #[test]

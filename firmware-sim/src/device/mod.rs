@@ -28,6 +28,9 @@ use std::time::Duration;
 use testkit::ledger::{DeviceLedger, LedgerError, Qos};
 use tokio::time::Instant;
 
+/// The highest packet id of a reading; those above are for what else a device sends.
+pub const PKID_MAX: u16 = 0x7fff;
+
 /// A device with its window and its account.
 #[derive(Debug)]
 pub struct Device {
@@ -244,7 +247,7 @@ impl Device {
         };
         let mut pkid = self.pkid;
         loop {
-            pkid = pkid.checked_add(1).unwrap_or(1);
+            pkid = if pkid >= PKID_MAX { 1 } else { pkid + 1 };
             if !used(pkid) {
                 return pkid;
             }

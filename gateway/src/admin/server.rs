@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::{Config, Status, dead_letters, health};
 use crate::observe::Renderer;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind};
-use crate::{azure, dead_letter, mqtt, outbox, uplink};
+use crate::{azure, commands, dead_letter, mqtt, outbox, uplink};
 
 /// How often histogram samples are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,8 +33,12 @@ pub struct Sources {
     pub dead_letters: dead_letter::Handle,
     /// Event Hubs out; `None` when it is switched off.
     pub uplink: Option<uplink::Handle>,
+    /// Commands out of Service Bus; `None` when there are none.
+    pub commands: Option<commands::Handle>,
     /// The token of Microsoft Entra that the uplink signs in with.
     pub tokens: Option<azure::TokenHandle>,
+    /// The one that the commands sign in with.
+    pub command_tokens: Option<azure::TokenHandle>,
     /// The metrics.
     pub metrics: Renderer,
     /// How far a stop has come.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Sources, health};
 use crate::supervise::clock;
-use crate::{azure, dead_letter, mqtt, outbox, uplink};
+use crate::{azure, commands, dead_letter, mqtt, outbox, uplink};
 
 /// What the gateway is doing, at one moment. Fields are added, never renamed.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +18,10 @@ pub struct Status {
     uplink: Option<Uplink>,
     /// The token of Microsoft Entra that the uplink signs in with.
     token: Option<Token>,
+    /// Commands out of Service Bus.
+    commands: Option<Commands>,
+    /// The token of Microsoft Entra that the commands sign in with.
+    command_token: Option<Token>,
     /// What was refused for good and waits for a decision.
     dead_letter: DeadLetter,
 }
@@ -71,6 +75,29 @@ struct Uplink {
 }
 
 #[derive(Debug, Clone, Serialize)]
+struct Commands {
+    /// Messages received and neither settled nor given back.
+    pending: usize,
+    entities: Vec<CommandEntity>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct CommandEntity {
+    entity: String,
+    links: usize,
+    accepting: usize,
+    /// Connected devices that wait for their session.
+    waiting: usize,
+    /// Connected devices beyond the budget of links.
+    passive: usize,
+    parked: usize,
+    /// For how much longer nothing is accepted.
+    down_seconds: Option<f64>,
+    last_error: Option<String>,
+    last_error_age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
 struct Token {
     audience: String,
     /// How long it lives; none before the first one, and after one that could not be renewed.
@@ -103,6 +130,8 @@ impl Status {
             outbox: sources.outbox.status().into(),
             uplink: sources.uplink.as_ref().map(|uplink| uplink.status().into()),
             token: sources.tokens.as_ref().map(|tokens| tokens.status().into()),
+            commands: sources.commands.as_ref().map(|commands| commands.status().into()),
+            command_token: sources.command_tokens.as_ref().map(|tokens| tokens.status().into()),
             dead_letter: sources.dead_letters.status().into(),
         }
     }
@@ -171,6 +200,23 @@ impl From<uplink::Status> for Uplink {
             drain_seconds: status.drain.map(|left| left.as_secs_f64()),
             last_error: status.last_error,
         }
+    }
+}
+
+impl From<commands::Status> for Commands {
+    fn from(status: commands::Status) -> Self {
+        let entities = status.entities.into_iter().map(|entity| CommandEntity {
+            entity: entity.entity,
+            links: entity.links,
+            accepting: entity.accepting,
+            waiting: entity.waiting,
+            passive: entity.passive,
+            parked: entity.parked,
+            down_seconds: entity.down_ms.map(|ms| std::time::Duration::from_millis(ms).as_secs_f64()),
+            last_error: entity.last_error,
+            last_error_age_seconds: entity.last_error_ms.map(age_seconds),
+        });
+        Self { pending: status.pending, entities: entities.collect() }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Connection strings: `Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…[;EntityPath=…]`.
+//! Connection strings:
+//! `Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…[;EntityPath=…][;UseDevelopmentEmulator=true]`.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +12,11 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub struct ConnectionString {
     text: String,
     host: String,
+    port: Option<u16>,
+    key_name: String,
+    key: String,
     entity: Option<String>,
+    development: bool,
 }
 
 /// Why a connection string was refused. Never shows the string.
@@ -37,6 +42,9 @@ pub enum ConnectionStringError {
     /// The endpoint is not `sb://HOST/`.
     #[error("the endpoint of the connection string is not sb://HOST/")]
     Endpoint,
+    /// `UseDevelopmentEmulator` is neither `true` nor `false`.
+    #[error("UseDevelopmentEmulator of the connection string is neither true nor false")]
+    Development,
 }
 
 impl ConnectionString {
@@ -65,6 +73,7 @@ impl ConnectionString {
             return Err(ConnectionStringError::Shape);
         }
         let (mut endpoint, mut name, mut key, mut entity) = (None, None, None, None);
+        let mut development = false;
         for part in text.split(';').filter(|part| !part.is_empty()) {
             let (field, value) = part.split_once('=').ok_or(ConnectionStringError::Shape)?;
             match field.trim().to_ascii_lowercase().as_str() {
@@ -72,25 +81,52 @@ impl ConnectionString {
                 "sharedaccesskeyname" => name = Some(value),
                 "sharedaccesskey" => key = Some(value),
                 "entitypath" => entity = Some(value.trim().to_owned()),
-                // Others exist (`UseDevelopmentEmulator`, `TransportType`) and mean nothing here.
+                "usedevelopmentemulator" => {
+                    let value = value.trim().parse();
+                    development = value.map_err(|_| ConnectionStringError::Development)?;
+                }
+                // Others exist (`TransportType`) and mean nothing here.
                 _ => {}
             }
         }
-        let given = |value: Option<&str>| value.is_some_and(|value| !value.trim().is_empty());
+        let given = |value: Option<&str>, part| {
+            let value = value.map(str::trim).filter(|value| !value.is_empty());
+            value.map(str::to_owned).ok_or(ConnectionStringError::Missing(part))
+        };
         let endpoint = endpoint.ok_or(ConnectionStringError::Missing("Endpoint"))?;
-        if !given(name) {
-            return Err(ConnectionStringError::Missing("SharedAccessKeyName"));
-        }
-        if !given(key) {
-            return Err(ConnectionStringError::Missing("SharedAccessKey"));
-        }
-        Ok(Self { text: text.to_owned(), host: host(endpoint)?, entity })
+        let key_name = given(name, "SharedAccessKeyName")?;
+        let key = given(key, "SharedAccessKey")?;
+        let (host, port) = host(endpoint)?;
+        Ok(Self { text: text.to_owned(), host, port, key_name, key, entity, development })
     }
 
     /// The host of the endpoint, without a port.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The port of the endpoint, if it names one.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether it is for an emulator on a developer's machine, which does without TLS
+    /// (`UseDevelopmentEmulator=true`).
+    #[must_use]
+    pub const fn is_development(&self) -> bool {
+        self.development
+    }
+
+    /// The name of the key.
+    pub(crate) fn key_name(&self) -> &str {
+        &self.key_name
+    }
+
+    /// The key itself.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The event hub or queue it is limited to, if it is.
@@ -111,12 +147,15 @@ impl fmt::Debug for ConnectionString {
     }
 }
 
-fn host(endpoint: &str) -> Result<String, ConnectionStringError> {
+fn host(endpoint: &str) -> Result<(String, Option<u16>), ConnectionStringError> {
     let host = endpoint.strip_prefix("sb://").ok_or(ConnectionStringError::Endpoint)?;
     let host = host.trim_end_matches('/');
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let (host, port) = match host.rsplit_once(':') {
+        None => (host, None),
+        Some((host, port)) => (host, Some(port.parse().map_err(|_| ConnectionStringError::Endpoint)?)),
+    };
     let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    if plain && !host.is_empty() { Ok(host.to_owned()) } else { Err(ConnectionStringError::Endpoint) }
+    if plain && !host.is_empty() { Ok((host.to_owned(), port)) } else { Err(ConnectionStringError::Endpoint) }
 }
 
 #[cfg(test)]
@@ -142,6 +181,25 @@ mod tests {
             "Endpoint=sb://localhost:5671;SharedAccessKeyName=a;SharedAccessKey=b=;UseDevelopmentEmulator=true;",
             Ok(("localhost", None)),
         );
+    }
+
+    #[test]
+    fn keys_port_and_development_are_told_apart() {
+        let text = "Endpoint=sb://localhost:5671;SharedAccessKeyName= a ;SharedAccessKey=b=;";
+        let check = |tail: &str, expected: Option<bool>| {
+            let parsed = ConnectionString::parse(&format!("{text}{tail}"));
+            assert_eq!(parsed.as_ref().ok().map(ConnectionString::is_development), expected, "{tail}");
+        };
+        check("", Some(false));
+        check("UseDevelopmentEmulator=true;", Some(true));
+        check("UseDevelopmentEmulator=false", Some(false));
+        check("UseDevelopmentEmulator=yes", None);
+        let parsed = ConnectionString::parse(text).unwrap();
+        assert_eq!((parsed.port(), parsed.key_name(), parsed.key()), (Some(5671), "a", "b="));
+        let parsed = ConnectionString::parse(GOOD).unwrap();
+        assert_eq!((parsed.port(), parsed.key_name(), parsed.key()), (None, "send", "c2VjcmV0PT0="));
+        let parsed = ConnectionString::parse("Endpoint=sb://a:b/;SharedAccessKeyName=a;SharedAccessKey=b");
+        assert!(matches!(parsed, Err(ConnectionStringError::Endpoint)));
     }
 
     #[test]

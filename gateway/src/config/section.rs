@@ -65,6 +65,12 @@ impl Section {
         }
     }
 
+    /// Whether the table `shape` within this one is given.
+    #[must_use]
+    pub fn has(&self, shape: &Shape) -> bool {
+        self.table.contains_key(shape.name)
+    }
+
     /// The tables of the list `shape` within this one, in the order of the file.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ pub struct Settings {
     pub mqtt: crate::mqtt::Config,
     /// Event Hubs out; `None` when it is switched off.
     pub uplink: Option<crate::uplink::Config>,
+    /// Commands for devices; `None` when the section is left out.
+    pub commands: Option<crate::commands::Config>,
     /// Operators.
     pub admin: crate::admin::Config,
     /// Every setting in force, as TOML.
@@ -70,6 +72,7 @@ impl Settings {
         crate::outbox::Config::SHAPE,
         crate::mqtt::Config::SHAPE,
         crate::uplink::Config::SHAPE,
+        crate::commands::Config::SHAPE,
         crate::azure::Config::SHAPE,
         crate::admin::Config::SHAPE,
     ]);
@@ -86,13 +89,20 @@ impl Settings {
         let (root, context) = load::load(file, environment, &Self::SHAPE)?;
         let mut settings = Self::read(root)?;
         settings.effective = context.effective.borrow().join("\n").trim_start().to_owned();
+        if let Some(commands) = &settings.commands {
+            for line in commands.advice(settings.mqtt.limits.connections_max) {
+                settings.effective.push_str("\n# ");
+                settings.effective.push_str(&line);
+            }
+        }
         Ok(settings)
     }
 
     pub(super) fn read(mut root: Section) -> Result<Self, ConfigError> {
-        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, azure, admin] = Self::SHAPE.children
+        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, commands, azure, admin] =
+            Self::SHAPE.children
         else {
-            unreachable!("the shape above has these nine tables");
+            unreachable!("the shape above has these ten tables");
         };
         let gateway = GatewayConfig {
             id: read_id(&mut root.child(gateway)?)?,
@@ -101,17 +111,33 @@ impl Settings {
         };
         let log = LogConfig::read(&mut root.child(log)?)?;
         let outbox = crate::outbox::Config::read(&mut root.child(outbox)?)?;
-        let mqtt = crate::mqtt::Config::read(&mut root.child(mqtt)?)?;
+        let mut mqtt = crate::mqtt::Config::read(&mut root.child(mqtt)?)?;
         let mut tokens = root.child(azure)?;
         let azure = crate::azure::Config::read(&mut tokens)?;
         let uplink = crate::uplink::Config::read(&mut root.child(uplink)?, azure.cloud)?;
-        let wants_tokens = uplink.as_ref().is_some_and(|uplink| uplink.connection.tokens().is_some());
-        if wants_tokens && azure.source.is_none() {
-            let reader = "uplink.security is \"entra-tls\"";
+        let commands = if root.has(commands) {
+            Some(crate::commands::Config::read(&mut root.child(commands)?, azure.cloud)?)
+        } else {
+            None
+        };
+        mqtt.commands = commands.as_ref().map(|commands| commands.topic().clone());
+        let readers = [
+            (
+                uplink.as_ref().and_then(|uplink| uplink.connection.tokens()),
+                "uplink.security is \"entra-tls\"",
+            ),
+            (
+                commands.as_ref().and_then(crate::commands::Config::tokens),
+                "commands.connection.namespace is given",
+            ),
+        ];
+        if azure.source.is_none()
+            && let Some((_, reader)) = readers.into_iter().find(|(tokens, _)| tokens.is_some())
+        {
             return Err(crate::azure::Config::missing_credential(&tokens, reader));
         }
         let admin = crate::admin::Config::read(&mut root.child(admin)?)?;
-        Ok(Self { gateway, log, outbox, azure, mqtt, uplink, admin, effective: String::new() })
+        Ok(Self { gateway, log, outbox, azure, mqtt, uplink, commands, admin, effective: String::new() })
     }
 }
 

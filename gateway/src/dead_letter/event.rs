@@ -9,7 +9,7 @@ use penstock_proto::{GatewayId, LOSS_TYPE_SUFFIX, Lane, LogId, Loss, Seq};
 use serde::Serialize;
 
 use super::letter::{Origin, beginning};
-use crate::outbox::{Encoded, Entry, Properties, Record, rfc3339};
+use crate::outbox::{Attributes, CloudEvent, Encoded, Record};
 use crate::supervise::clock;
 
 const TYPE_PREFIX: &str = "io.penstock";
@@ -18,26 +18,6 @@ const REFUSED_TYPE_SUFFIX: &str = ".uplink.dead-letter.v1";
 const DEAD_LETTER: &str = "dead-letter";
 /// The reason in the loss record of what an operator discarded.
 const DISCARDED: &str = "discarded";
-
-#[derive(Serialize)]
-struct Envelope<'a, T> {
-    specversion: &'static str,
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    time: String,
-    datacontenttype: &'static str,
-    gatewayid: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deviceid: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-    severity: &'static str,
-    data: T,
-}
 
 /// The data of the event for a refused entry.
 #[derive(Serialize)]
@@ -114,34 +94,13 @@ fn push<T: Serialize>(
     outputs: &mut Encoded,
 ) {
     let Speaker { gateway, now_ms, id } = speaker;
-    let envelope = Envelope {
-        specversion: "1.0",
-        id: id.clone(),
-        source: format!("/gateways/{gateway}"),
-        kind: format!("{TYPE_PREFIX}{suffix}"),
-        time: rfc3339(*now_ms),
-        datacontenttype: "application/json",
-        gatewayid: gateway.as_str(),
-        deviceid: about.map(|record| record.device),
+    let name = (id.clone(), format!("{TYPE_PREFIX}{suffix}"));
+    let attributes = Attributes {
+        device: about.map(|record| record.device),
         tenant: about.and_then(|record| record.properties.tenant),
         traceparent: about.and_then(|record| record.properties.traceparent),
-        severity: "warning",
-        data,
+        ..Attributes::default()
     };
-    // Text and numbers in maps with text keys always become JSON.
-    let payload = serde_json::to_vec(&envelope).unwrap_or_default();
-    outputs.push(&Entry {
-        lane: Lane::Status,
-        device: gateway.as_str(),
-        topic: &format!("gateways/{gateway}/events"),
-        received_ms: *now_ms,
-        qos: 1,
-        retain: false,
-        clock_synced: clock::plausible(*now_ms),
-        properties: Properties {
-            content_type: Some("application/cloudevents+json"),
-            ..Properties::default()
-        },
-        payload: &payload,
-    });
+    let event = CloudEvent::new(gateway.as_str(), name, "warning", *now_ms, data).with(attributes);
+    event.push(Lane::Status, gateway.as_str(), outputs);
 }

@@ -26,6 +26,7 @@ pub fn decoders() -> impl Iterator<Item = Decoder> {
         crate::mqtt::DECODERS,
         crate::outbox::DECODERS,
         crate::uplink::DECODERS,
+        crate::commands::DECODERS,
         crate::config::DECODERS,
         proto::DECODERS,
     ];

@@ -13,6 +13,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         crate::mqtt::fuzzing_seeds,
         crate::outbox::fuzzing_seeds,
         crate::uplink::fuzzing_seeds,
+        crate::commands::fuzzing_seeds,
         crate::config::fuzzing_seeds,
         proto::seeds,
     ];

@@ -5,15 +5,13 @@
 
 use penstock_proto::{Epoch, Lane, LogId};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::cloud_event::CloudEvent;
 use super::config::BodyCodec;
 use super::incident::{Cause, RangeReport};
-use super::record::{Encoded, Entry, Properties};
+use super::record::Encoded;
 use super::recovery::LaneEnds;
 use super::segment::{Compressed, HEADER_LEN, Header, Segment};
-use crate::supervise::clock;
 
 const TYPE_PREFIX: &str = "io.penstock.outbox";
 
@@ -55,20 +53,6 @@ pub(super) struct Speaker<'a> {
     pub(super) now_ms: u64,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    specversion: &'static str,
-    id: String,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    time: String,
-    datacontenttype: &'static str,
-    gatewayid: &'a str,
-    severity: &'static str,
-    data: &'a Event,
-}
-
 impl Event {
     const fn name(&self) -> &'static str {
         match self {
@@ -108,23 +92,9 @@ impl Event {
     /// A segment of `lane` that holds `events` and nothing else; `ends` moves behind it.
     fn segment(events: &[Self], lane: Lane, speaker: Speaker<'_>, ends: &mut LaneEnds) -> Option<Segment> {
         let mut encoded = Encoded::default();
-        let topic = format!("gateways/{}/events", speaker.gateway);
         for (place, event) in (0_u64..).zip(events.iter().filter(|event| event.lanes().contains(&lane))) {
-            let payload = event.envelope(speaker, &format!("{lane}/{}", ends.next.0 + place));
-            encoded.push(&Entry {
-                lane,
-                device: speaker.gateway,
-                topic: &topic,
-                received_ms: speaker.now_ms,
-                qos: 1,
-                retain: false,
-                clock_synced: clock::plausible(speaker.now_ms),
-                properties: Properties {
-                    content_type: Some("application/cloudevents+json"),
-                    ..Properties::default()
-                },
-                payload: &payload,
-            });
+            let event = event.envelope(speaker, &format!("{lane}/{}", ends.next.0 + place));
+            event.push(lane, speaker.gateway, &mut encoded);
         }
         let records = encoded.lanes().get(lane.index()).filter(|records| records.count > 0)?;
         let mut bytes = vec![0; HEADER_LEN];
@@ -144,31 +114,13 @@ impl Event {
         Some(segment)
     }
 
-    fn envelope(&self, speaker: Speaker<'_>, place: &str) -> Vec<u8> {
+    fn envelope<'a>(&'a self, speaker: Speaker<'a>, place: &str) -> CloudEvent<'a, &'a Self> {
         let Speaker { gateway, log, epoch, now_ms } = speaker;
-        let envelope = Envelope {
-            specversion: "1.0",
-            // The identity of the entry: sent again, it is the same event.
-            id: format!("{gateway}/{log}/{epoch}/{place}"),
-            source: format!("/gateways/{gateway}"),
-            kind: format!("{TYPE_PREFIX}.{}.v1", self.name()),
-            time: rfc3339(now_ms),
-            datacontenttype: "application/json",
-            gatewayid: gateway,
-            severity: self.severity(),
-            data: self,
-        };
-        serde_json::to_vec(&envelope).unwrap_or_default()
+        // The identity of the entry: sent again, it is the same event.
+        let id = format!("{gateway}/{log}/{epoch}/{place}");
+        let kind = format!("{TYPE_PREFIX}.{}.v1", self.name());
+        CloudEvent::new(gateway, (id, kind), self.severity(), now_ms, self)
     }
-}
-
-/// A moment as RFC 3339 text with milliseconds, in UTC.
-pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    let nanoseconds = i128::from(unix_ms) * 1_000_000;
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
-    moment
-        .and_then(|moment| moment.format(&Rfc3339).ok())
-        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use penstock_proto::{Epoch, Lane, LogId, Seq};
 use serde::Serialize;
 
+use super::cloud_event::rfc3339;
 use super::directory::{self, Directory};
 use super::error::OpenError;
-use super::event::{Event, rfc3339};
+use super::event::Event;
 use super::store::{Engine, FileKind};
 
 /// Incidents that keep evidence; later ones keep their report alone, so that a disk that fails

@@ -25,6 +25,7 @@
 //! little old, so that entries are read again. The formats are in `docs/formats/outbox-v2.md`.
 
 mod arena;
+mod cloud_event;
 mod commit;
 mod completion;
 mod config;
@@ -60,11 +61,11 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cloud_event::{Attributes, CloudEvent, rfc3339};
 pub use completion::{CommitFailed, Completion, Ticket};
 pub use config::{BodyCodec, Config, OnFull, OnMissingRange};
 pub use cursor::Cursor;
 pub use error::{Error, OpenError, Refused, StoreError, StoreErrorKind};
-pub(crate) use event::rfc3339;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::DECODERS;
 #[cfg(test)]
@@ -76,3 +77,4 @@ pub use recovery::ConsumerId;
 pub use segment::{Segment, SegmentError};
 pub use service::{Appender, Handle, LaneStatus, Permit, Service, Status};
 pub use state::{StateOps, StateReader, StateSize, Urgency, VisitState};
+pub(crate) use wire::{Input, put_sized};

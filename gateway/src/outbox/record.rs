@@ -207,6 +207,14 @@ impl Encoded {
         &self.lanes
     }
 
+    /// Device and payload of every entry of a lane.
+    #[cfg(test)]
+    pub(crate) fn payloads(&self, lane: Lane) -> Vec<(String, Vec<u8>)> {
+        let records = lane.pick(&self.lanes);
+        let records = Records::new(&records.bytes, Seq(1));
+        records.map(|(_, record)| (record.device.to_owned(), record.payload.to_vec())).collect()
+    }
+
     /// A thread keeps at most this much per lane between submissions.
     const KEPT_BYTES_MAX: usize = 256 << 10;
 }

@@ -115,6 +115,16 @@ impl StateOps {
         self.count += other.count;
     }
 
+    /// Keys and values in order; no value for a key that is removed.
+    #[cfg(test)]
+    pub(crate) fn changes(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let change = |op| match op {
+            StateOp::Put { key, value } => (<[u8]>::to_vec(key), Some(<[u8]>::to_vec(value))),
+            StateOp::Delete { key } => (<[u8]>::to_vec(key), None),
+        };
+        self.iter().map(change).collect()
+    }
+
     /// The changes in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = StateOp<'_>> {
         let mut input = Input::new(&self.bytes);

@@ -29,6 +29,12 @@ pub enum TaskKind {
     Sidecar,
     /// Sends committed entries to Event Hubs (thread).
     Uplink,
+    /// Decides which devices' commands are received.
+    Commands,
+    /// Receives the commands of one device.
+    CommandLink,
+    /// Keeps a connection to Service Bus.
+    ServiceBus,
     /// Keeps the tokens of Microsoft Entra fresh.
     Tokens,
     /// Answers operators.
@@ -39,7 +45,7 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
@@ -48,6 +54,9 @@ impl TaskKind {
         Self::Committer,
         Self::Sidecar,
         Self::Uplink,
+        Self::Commands,
+        Self::CommandLink,
+        Self::ServiceBus,
         Self::Tokens,
         Self::Admin,
         Self::Reload,
@@ -67,6 +76,9 @@ impl TaskKind {
             Self::Committer => "committer",
             Self::Sidecar => "sidecar",
             Self::Uplink => "uplink",
+            Self::Commands => "commands",
+            Self::CommandLink => "command-link",
+            Self::ServiceBus => "service-bus",
             Self::Tokens => "tokens",
             Self::Admin => "admin",
             Self::Reload => "reload",
@@ -77,7 +89,7 @@ impl TaskKind {
     #[must_use]
     pub const fn on_failure(self) -> OnFailure {
         match self {
-            Self::Connection | Self::Reload => OnFailure::Log,
+            Self::Connection | Self::CommandLink | Self::ServiceBus | Self::Reload => OnFailure::Log,
             Self::Mqtt
             | Self::Listener
             | Self::KeepAlive
@@ -85,6 +97,7 @@ impl TaskKind {
             | Self::Committer
             | Self::Sidecar
             | Self::Uplink
+            | Self::Commands
             | Self::Tokens
             | Self::Admin => OnFailure::StopGateway,
         }

@@ -1,4 +1,6 @@
-//! TLS settings for listeners, on rustls with ring.
+//! TLS settings for listeners and for what the gateway connects to, on rustls with ring.
+
+mod client;
 
 use std::fs;
 use std::io;
@@ -10,10 +12,12 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+pub use client::client;
+
 /// Largest TLS record held back for a slow peer, in bytes, per connection.
 pub const BUFFER_BYTES_MAX: usize = 16 << 10;
 
-/// Why a listener's TLS settings were refused. Names the file.
+/// Why TLS settings were refused. Names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that cannot be read.
@@ -40,6 +44,9 @@ pub enum Error {
         /// rustls' word.
         source: rustls::Error,
     },
+    /// The system keeps no certificates of authorities where they are usually kept.
+    #[error("this system holds no certificates of authorities; name a file with them")]
+    NoAuthorities,
 }
 
 /// Makes ring the process-wide cryptography. A second call changes nothing.

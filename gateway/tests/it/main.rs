@@ -5,6 +5,7 @@ mod client;
 mod clients;
 mod cloud_faults;
 mod command_line;
+mod commands;
 mod crash_points;
 mod crash_recovery;
 mod dead_letter;

@@ -27,6 +27,17 @@ pub struct ControlError {
     source: ureq::Error,
 }
 
+impl ControlError {
+    /// The HTTP status of an answer that was a refusal: 503 while Service Bus is told to be busy.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        match self.source {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
 /// The control API of a running cloud-sim.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -350,7 +361,7 @@ mod tests {
     #[test]
     fn an_error_status_is_an_error() {
         let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-        let request = request(answer, |control| drop(control.cut().unwrap_err()));
+        let request = request(answer, |control| assert_eq!(control.cut().unwrap_err().status(), Some(404)));
         assert!(request.starts_with("POST /v1/faults/cut"), "{request}");
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! fleet (firmware-sim) ──MQTT──► gateway (penstock) ──Kafka──► cloud stand-in (cloud-sim)
-//!        └───────────────── reads back and judges ◄─────────────────────┘
+//!        │   ▲ ◄──── commands ────────┘ ◄─AMQP─ queue ──────────────────┤
+//!        └───┴───────────── reads back and judges ◄─────────────────────┘
 //! ```
+//!
+//! Meanwhile commands go to the devices, through the queue of the stand-in's Service Bus; the fleet judges them too.
 //!
 //! With `--kill-gateway K` the gateway is killed (SIGKILL) at K moments under load and started again on the same
 //! ports. At the end it is asked to stop, which must succeed, and `penstock verify` proves from the topic alone
@@ -36,6 +39,9 @@ pub(crate) struct Arguments {
     /// How long the fleet publishes
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
+    /// How many commands go to the devices meanwhile
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) commands: u32,
     /// How often the gateway is killed under load
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=KILLS_MAX))]
     pub(crate) kill_gateway: u32,
@@ -57,8 +63,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// A short demo with the programs that are already built, for `ci`.
 pub(crate) fn short(cargo: &Cargo, kill_gateway: u32) -> Result<()> {
-    let arguments =
-        Arguments { devices: 200, rate: 10_000, seconds: 8, kill_gateway, report: None, seed: None };
+    let arguments = Arguments {
+        devices: 200,
+        rate: 10_000,
+        seconds: 8,
+        commands: 200,
+        kill_gateway,
+        report: None,
+        seed: None,
+    };
     play(&arguments, cargo)
 }
 
@@ -67,8 +80,8 @@ fn play(arguments: &Arguments, cargo: &Cargo) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let report = arguments.report.clone().unwrap_or_else(|| cargo.target().join("demo-report.json"));
     say::step(&format!(
-        "demo: {} devices, {} messages/s, {} s, {} kills, seed {seed}",
-        arguments.devices, arguments.rate, arguments.seconds, arguments.kill_gateway
+        "demo: {} devices, {} messages/s, {} s, {} commands, {} kills, seed {seed}",
+        arguments.devices, arguments.rate, arguments.seconds, arguments.commands, arguments.kill_gateway
     ));
     // Beside the build and not in /tmp, which may be memory: a sync there would prove nothing.
     let folder = tempfile::Builder::new().prefix("demo-").tempdir_in(cargo.target());

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use testkit::cloud::Cloud;
+use testkit::cloud::{Cloud, Ready};
+use testkit::commands::queue::{self, QUEUE};
 use testkit::gateway::{Config, Gateway};
 use testkit::process::{self, Process};
 
@@ -18,6 +19,15 @@ use crate::signals;
 
 /// The topic of the demo and its partitions.
 const TOPIC: (&str, u32) = ("telemetry", 4);
+
+/// The topic of what the gateway itself has to say, the status of commands among it, and its partitions.
+const EVENTS: (&str, u32) = ("events", 2);
+
+/// How long the locks of sessions last, in seconds.
+const LOCK_SECONDS: u32 = 30;
+
+/// What devices do with commands.
+const PROFILE: &str = "[commands]\nlatency_ms = 2\nanswer_ms = 20\nrefuse_percent = 2\nfail_percent = 3\n";
 
 /// How often the stage looks at its processes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,6 +45,13 @@ pub(super) struct Plan<'a> {
     pub(super) seed: u64,
     pub(super) folder: &'a Path,
     pub(super) report: &'a Path,
+}
+
+impl Plan<'_> {
+    /// Where the fleet's profile lies.
+    fn profile(&self) -> PathBuf {
+        self.folder.join("profile.toml")
+    }
 }
 
 /// What was played.
@@ -92,8 +109,13 @@ impl<'a> Stage<'a> {
             fs::create_dir(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
             Ok(folder)
         };
-        let cloud = Cloud::start(&folder("cloud")?, &[TOPIC])?;
-        let config = Config::default().id("demo").uplink(&cloud.ready().kafka, TOPIC.0);
+        let (cloud, connection_string) =
+            queue::start(&folder("cloud")?, &[TOPIC, EVENTS], LOCK_SECONDS).context("the cloud stand-in")?;
+        let config = Config::default()
+            .id("demo")
+            .uplink(&cloud.ready().kafka, TOPIC.0)
+            .events(EVENTS.0)
+            .commands(&connection_string);
         let gateway = Gateway::start(&folder("gateway")?, config)?;
         say::line(&format!(
             "cloud stand-in: kafka {}, control {}",
@@ -102,7 +124,8 @@ impl<'a> Stage<'a> {
         ));
         say::line(&format!("gateway: mqtt {}, health http://{}", gateway.mqtt(), gateway.ready().health));
         let mut command = Command::new(process::find("firmware-sim")?);
-        command.args(fleet_arguments(plan, gateway.mqtt(), &cloud.ready().kafka));
+        command.args(fleet_arguments(plan, gateway.mqtt(), cloud.ready()));
+        fs::write(plan.profile(), PROFILE).context("the fleet's profile cannot be written")?;
         let log = plan.folder.join("fleet.log");
         let fleet = Process::spawn("firmware-sim", &mut command, &log)?;
         let progress = Tail { file: log, shown: 0 };
@@ -226,8 +249,9 @@ impl Tail {
     }
 }
 
-fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, kafka: &str) -> Vec<String> {
-    let Arguments { devices, rate, seconds, kill_gateway, .. } = plan.arguments;
+fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, cloud: &Ready) -> Vec<String> {
+    let Arguments { devices, rate, seconds, commands, kill_gateway, .. } = plan.arguments;
+    let kafka = &cloud.kafka;
     let mut words = vec!["run".to_owned()];
     let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
     option("target", format!("mqtt://{mqtt}"));
@@ -238,6 +262,13 @@ fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, kafka: &str) -> Vec<String> {
     option("readback", format!("kafka://{kafka}/{}", TOPIC.0));
     option("report", plan.report.to_string_lossy().into_owned());
     option("progress", "plain".to_owned());
+    if *commands > 0 {
+        option("profile", plan.profile().to_string_lossy().into_owned());
+        option("commands", commands.to_string());
+        option("command-control", cloud.control.clone());
+        option("command-entity", QUEUE.to_owned());
+        option("command-status", format!("kafka://{kafka}/{}", EVENTS.0));
+    }
     if *kill_gateway > 0 {
         option("kills", kill_gateway.to_string());
         option("allow", "duplicated".to_owned());
@@ -256,16 +287,23 @@ mod tests {
     use super::*;
 
     fn arguments(kill_gateway: u32) -> Arguments {
-        Arguments { devices: 3, rate: 10, seconds: 2, kill_gateway, report: None, seed: None }
+        let commands = 5 * kill_gateway;
+        Arguments { devices: 3, rate: 10, seconds: 2, commands, kill_gateway, report: None, seed: None }
+    }
+
+    fn ready() -> Ready {
+        serde_json::from_str(r#"{"kafka":"127.0.0.1:2","control":"127.0.0.1:3"}"#).unwrap()
     }
 
     #[test]
-    fn duplicates_are_allowed_only_when_the_gateway_is_killed() {
+    fn duplicates_are_allowed_when_the_gateway_is_killed_and_commands_sent_when_wanted() {
         for kills in [0, 2] {
             let arguments = arguments(kills);
             let plan =
                 Plan { arguments: &arguments, seed: 9, folder: Path::new("f"), report: Path::new("r.json") };
-            let words = fleet_arguments(&plan, "127.0.0.1:1", "127.0.0.1:2");
+            let words = fleet_arguments(&plan, "127.0.0.1:1", &ready());
+            let commands = "--commands 10 --command-control 127.0.0.1:3 --command-entity commands --command-status kafka://127.0.0.1:2/events";
+            assert_eq!(words.join(" ").contains(commands), kills > 0, "{words:?}");
             assert_eq!(words.join(" ").contains("--allow duplicated"), kills > 0);
             assert!(words.join(" ").contains("--readback kafka://127.0.0.1:2/telemetry"), "{words:?}");
         }

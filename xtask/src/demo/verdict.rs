@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use testkit::report::{Outcome, Report};
+use testkit::report::{Commands, Outcome, Report};
 
 use super::stage::Played;
 use crate::say;
@@ -56,6 +56,15 @@ fn broken(report: &Report, played: &Played) -> Vec<String> {
     if report.acked == 0 || report.delivered.unwrap_or(0) == 0 {
         reasons.push("nothing was acknowledged and delivered, so nothing was proved".to_owned());
     }
+    if let Some(Commands { counts, .. }) =
+        report.commands.filter(|commands| commands.counts.completed < commands.counts.sent)
+    {
+        reasons.push(format!(
+            "{} of {} commands were not completed",
+            counts.sent - counts.completed,
+            counts.sent
+        ));
+    }
     if played.kills != played.kills_wanted {
         reasons.push(format!(
             "{} of {} kills took place before the fleet ended",
@@ -80,6 +89,19 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
         Outcome::Pass => "PASS",
         Outcome::Fail => "FAIL",
     };
+    let commands = report.commands.map(|Commands { counts, settle_ms, .. }| {
+        format!(
+            "{} of {} completed ({} dead-lettered); {} stuck, {} repeated, {} out of order; p50 / p99 {:.0} / {:.0} ms",
+            counts.completed,
+            counts.sent,
+            counts.dead_lettered,
+            counts.stuck,
+            counts.repeated,
+            counts.out_of_order,
+            settle_ms.p50,
+            settle_ms.p99
+        )
+    });
     let rows = [
         ("what", "result".to_owned()),
         ("acked", report.acked.to_string()),
@@ -93,6 +115,7 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
         ("ack p50 / p99 / max", {
             format!("{:.1} / {:.1} / {:.1} ms", report.ack_ms.p50, report.ack_ms.p99, report.ack_ms.max)
         }),
+        ("commands", commands.unwrap_or_else(|| "none".to_owned())),
         ("gateway CPU per message", cpu),
         ("gateway memory, peak", format!("{megabytes} MB")),
         ("gateway killed", played.kills.to_string()),
@@ -162,6 +185,17 @@ mod tests {
             check(|report, _| report.reordered = Some(1), kills, &["1 reordered"]);
             check(|report, _| report.lost = None, kills, &["lost was not judged"]);
         }
+    }
+
+    #[test]
+    fn every_command_is_completed() {
+        let commands = |completed| {
+            let mut commands = Commands::default();
+            (commands.counts.sent, commands.counts.completed) = (5, completed);
+            Some(commands)
+        };
+        check(|report, _| report.commands = commands(5), 0, &[]);
+        check(|report, _| report.commands = commands(3), 0, &["2 of 5 commands were not completed"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask drill`: the real gateway under a real fleet dies in a hundred ways, and everything that was
 //! acknowledged must arrive all the same. `docs/durability.md` says what is promised and what this shows.
 
+pub(crate) mod commands;
 mod disk_full;
 mod episode;
 pub(crate) mod metrics;
@@ -43,23 +44,26 @@ pub(crate) struct Arguments {
     pub(crate) outage: outage::Options,
     #[command(flatten)]
     pub(crate) reconnect: reconnect::Options,
+    #[command(flatten)]
+    pub(crate) commands: commands::Options,
 }
 
 /// The size of a drill that lasts.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Outage and reconnect")]
+#[command(next_help_heading = "Outage, reconnect and commands")]
 pub(crate) struct Scale {
-    /// How long the troubles go on; 2 in an outage, 5 in a reconnect drill
+    /// How long the troubles go on; 2 in an outage, 5 in a reconnect drill, 1 in a drill of commands
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_080))]
     pub(crate) minutes: Option<u32>,
-    /// How many devices; 60 in an outage, 10000 in a reconnect drill
+    /// How many devices; 60 in an outage, 10000 in a reconnect drill, 1000 in a drill of commands
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(crate) devices: Option<u32>,
-    /// Messages per second of all devices; 1500 in an outage, 2000 in a reconnect drill
+    /// Messages per second of all devices; 1500 in an outage, 2000 in a reconnect drill, 0.2 for each device in a drill
+    /// of commands
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=200_000))]
     pub(crate) rate: Option<u32>,
-    /// Where the JSON report goes; `outage-report.json` or `reconnect-report.json` in the target folder unless
-    /// said otherwise
+    /// Where the JSON report goes; `outage-report.json`, `reconnect-report.json` or `commands-report.json` in the
+    /// target folder unless said otherwise
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 }
@@ -76,6 +80,8 @@ pub(crate) enum Kind {
     Outage,
     /// Devices change their connections all the time: closed, reset, taken over; sessions last, or not
     Reconnect,
+    /// Commands go to devices that come, go and move between two gateways, while Service Bus and kills get in the way
+    Commands,
 }
 
 /// Makes sure of the packages, builds, and drills.
@@ -85,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     cargo.build()?;
     let minutes = match arguments.kind {
         Kind::Reconnect => reconnect::Options::MINUTES,
+        Kind::Commands => commands::Options::MINUTES,
         _ => outage::Options::MINUTES,
     };
     let minutes = Duration::from_mins(arguments.scale.minutes.unwrap_or(minutes).into());
@@ -99,11 +106,16 @@ pub(crate) fn short(cargo: &Cargo) -> Result<()> {
     drill(&arguments(Kind::Outage), LASTS_IN_CI, cargo)?;
     let scale = Scale { devices: Some(300), ..Scale::default() };
     let reconnect = reconnect::Options { kill: 2, ..reconnect::Options::default() };
-    drill(&Arguments { scale, reconnect, ..arguments(Kind::Reconnect) }, LASTS_IN_CI, cargo)
+    drill(&Arguments { scale, reconnect, ..arguments(Kind::Reconnect) }, LASTS_IN_CI, cargo)?;
+    let scale = Scale { devices: Some(60), ..Scale::default() };
+    let commands = commands::Options { commands: 600 };
+    drill(&Arguments { scale, commands, ..arguments(Kind::Commands) }, COMMANDS_IN_CI, cargo)
 }
 
 /// How long the troubles of an outage or of a reconnect drill go on in `ci`.
 const LASTS_IN_CI: Duration = Duration::from_secs(25);
+/// How long commands are sent in a drill of them in `ci`.
+const COMMANDS_IN_CI: Duration = Duration::from_secs(10);
 
 fn arguments(kind: Kind) -> Arguments {
     Arguments {
@@ -114,6 +126,7 @@ fn arguments(kind: Kind) -> Arguments {
         scale: Scale::default(),
         outage: outage::Options::default(),
         reconnect: reconnect::Options::default(),
+        commands: commands::Options::default(),
     }
 }
 
@@ -129,6 +142,7 @@ fn drill(arguments: &Arguments, lasts: Duration, cargo: &Cargo) -> Result<()> {
             outage::run(&arguments.outage.clone().scaled(&arguments.scale), lasts, seed, folder.path())
         }
         Kind::Reconnect => reconnect::run(arguments.reconnect, &arguments.scale, lasts, seed, folder.path()),
+        Kind::Commands => commands::run(arguments.commands, &arguments.scale, lasts, seed, folder.path()),
         kind => episodes(kind, arguments, seed, folder.path()),
     };
     match outcome {

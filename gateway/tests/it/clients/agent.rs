@@ -20,13 +20,13 @@ const NODE: &str = "PENSTOCK_TEST_NODE";
 
 /// A library we did not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Library {
+pub(crate) enum Library {
     Paho,
     MqttJs,
 }
 
 /// One client.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     talker: Talker,
     /// Events that nobody asked for yet.
     waiting: VecDeque<Value>,
@@ -37,7 +37,7 @@ impl Library {
 
     /// Those that are installed. Whatever is not is named: its part of a test is skipped then.
     #[expect(clippy::print_stdout, reason = "whoever runs the tests must see what was not tested")]
-    pub(super) fn installed() -> Vec<Self> {
+    pub(crate) fn installed() -> Vec<Self> {
         let (here, missing): (Vec<_>, Vec<_>) = Self::ALL.into_iter().partition(|library| library.works());
         for library in missing {
             println!(
@@ -92,7 +92,7 @@ fn node() -> Option<PathBuf> {
 
 impl Agent {
     /// Starts one and connects it; `order` says how, beside host and port.
-    pub(super) fn connect(library: Library, address: &str, order: &Value) -> Self {
+    pub(crate) fn connect(library: Library, address: &str, order: &Value) -> Self {
         let name = format!("{library:?} {}", order["client"]);
         let mut agent =
             Self { talker: Talker::start(&name, &mut library.command()), waiting: VecDeque::new() };
@@ -106,12 +106,12 @@ impl Agent {
     }
 
     /// Gives it an order.
-    pub(super) fn tell(&mut self, order: &Value) {
+    pub(crate) fn tell(&mut self, order: &Value) {
         self.talker.tell(&order.to_string());
     }
 
     /// The next event of this name; others that come before it wait for whoever asks for them.
-    pub(super) fn event(&mut self, name: &str) -> Value {
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         if let Some(place) = self.waiting.iter().position(|event| event["event"] == name) {
             return self.waiting.remove(place).expect("it is there");
         }
@@ -127,14 +127,14 @@ impl Agent {
     }
 
     /// Waits until it is connected; returns whether there was a session.
-    pub(super) fn connected(&mut self) -> bool {
+    pub(crate) fn connected(&mut self) -> bool {
         let event = self.event("connected");
         assert_eq!(event["code"], 0, "{event}");
         event["session"].as_bool().expect("a flag")
     }
 
     /// Subscribes and waits for the answer, which is returned.
-    pub(super) fn subscribe(&mut self, filter: &str, qos: u8) -> Value {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> Value {
         self.subscribe_as(&json!({ "filter": filter, "qos": qos }))
     }
 
@@ -147,7 +147,7 @@ impl Agent {
     }
 
     /// Publishes and waits until the exchange is complete.
-    pub(super) fn publish(&mut self, topic: &str, payload: &str, qos: u8) {
+    pub(crate) fn publish(&mut self, topic: &str, payload: &str, qos: u8) {
         self.publish_as(&json!({ "topic": topic, "payload": payload, "qos": qos }));
     }
 
@@ -163,7 +163,7 @@ impl Agent {
     }
 
     /// The next message.
-    pub(super) fn message(&mut self) -> Value {
+    pub(crate) fn message(&mut self) -> Value {
         self.event("message")
     }
 
@@ -177,7 +177,7 @@ impl Agent {
     }
 
     /// Says goodbye and ends.
-    pub(super) fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.tell(&json!({ "do": "disconnect" }));
         self.event("left");
     }

@@ -3,10 +3,10 @@
 //! Each test starts a gateway of its own that allows everything. None waits for a time: that nothing more arrives is
 //! shown by what is published last, which must be what arrives next.
 
-mod agent;
+pub(crate) mod agent;
 mod bridge;
 mod features;
-mod mosquitto;
+pub(crate) mod mosquitto;
 mod sessions;
 mod talker;
 mod telemetry;

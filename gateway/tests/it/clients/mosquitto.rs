@@ -12,7 +12,7 @@ use super::talker::Talker;
 pub(super) const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
 
 /// `mosquitto_sub`, subscribed.
-pub(super) struct Subscriber {
+pub(crate) struct Subscriber {
     talker: Talker,
     waiting: VecDeque<Value>,
 }
@@ -47,7 +47,7 @@ impl Subscriber {
     }
 
     /// As [`Self::start`], at another address.
-    pub(super) fn start_at(address: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start_at(address: &str, arguments: &[&str]) -> Self {
         Self::run(tool("mosquitto_sub", address, arguments))
     }
 
@@ -63,7 +63,7 @@ impl Subscriber {
     }
 
     /// The next message.
-    pub(super) fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         if self.waiting.is_empty() {
             self.until("a message", |line| line.starts_with('{'));
         }
@@ -73,7 +73,7 @@ impl Subscriber {
     }
 
     /// The payload of the next message.
-    pub(super) fn payload(&mut self) -> String {
+    pub(crate) fn payload(&mut self) -> String {
         self.next()["payload"].as_str().unwrap_or_default().to_owned()
     }
 

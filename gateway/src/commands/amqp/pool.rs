@@ -1,0 +1,197 @@
+//! Connections to a namespace, opened when links need them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::carrier::{self, Carrier, Shared};
+use super::error::{Cause, LinkError};
+use super::schedule::Backoff;
+use crate::supervise::{Phase, TaskKind, clock};
+
+/// The connections of a namespace.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    links_per_connection: usize,
+    state: Mutex<State>,
+}
+
+/// A link's place on a connection. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    pub(super) carrier: Arc<Carrier>,
+    _seat: Seat,
+}
+
+/// What can be seen of a namespace.
+#[cfg(test)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolStatus {
+    /// Connections that are open.
+    pub(crate) connections: usize,
+    /// Links on them, and those that wait for one.
+    pub(crate) links: usize,
+    /// Why the last connection ended or did not open, if none opened since.
+    pub(crate) last_error: Option<LinkError>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: Vec<Arc<Slot>>,
+    backoff: Backoff,
+    last_error: Option<LinkError>,
+}
+
+/// A connection, from before it opens until it ended.
+struct Slot {
+    links: AtomicUsize,
+    stage: watch::Sender<Stage>,
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    Opening,
+    Open(Arc<Carrier>),
+    Over(LinkError),
+}
+
+/// Counts a link on a slot.
+#[derive(Debug)]
+struct Seat(Arc<Slot>);
+
+// === impl Pool ===
+
+impl Pool {
+    pub(super) fn new(shared: Shared, links_per_connection: usize) -> Arc<Self> {
+        Arc::new(Self { shared: Arc::new(shared), links_per_connection, state: Mutex::default() })
+    }
+
+    /// A place on a connection, which opens if need be. While connecting is paused after failures it fails at once,
+    /// with the rest of the pause.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the place is free again, and the connection stays for others.
+    pub(super) async fn permit(self: &Arc<Self>) -> Result<Permit, LinkError> {
+        let seat = self.seat()?;
+        let mut stage = seat.0.stage.subscribe();
+        let opened = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await;
+        let opened = match opened.as_deref() {
+            Ok(Stage::Open(carrier)) => Ok(Arc::clone(carrier)),
+            Ok(Stage::Over(error)) => Err(error.clone()),
+            Ok(Stage::Opening) | Err(_) => Err(LinkError::lost("the connection ended")),
+        };
+        opened.map(|carrier| Permit { carrier, _seat: seat })
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> PoolStatus {
+        let state = self.state.lock();
+        let open = |slot: &&Arc<Slot>| matches!(&*slot.stage.borrow(), Stage::Open(_));
+        PoolStatus {
+            connections: state.slots.iter().filter(open).count(),
+            links: state.slots.iter().map(|slot| slot.links.load(Ordering::Relaxed)).sum(),
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    /// Takes a place on the first connection that has one, or on a new one.
+    fn seat(self: &Arc<Self>) -> Result<Seat, LinkError> {
+        let mut state = self.state.lock();
+        // Counts go up under this lock only, so that there is still room when it is taken.
+        let room = |slot: &&Arc<Slot>| slot.links.load(Ordering::Relaxed) < self.links_per_connection;
+        if let Some(slot) = state.slots.iter().find(room) {
+            return Ok(Seat::take(slot));
+        }
+        if self.shared.supervisor.shutdown().phase() >= Phase::Close {
+            return Err(LinkError::lost("the gateway stops"));
+        }
+        if let Some(pause) = state.backoff.wait(clock::now()) {
+            let why = state.last_error.as_ref().map(|error| error.cause().text.clone()).unwrap_or_default();
+            return Err(LinkError::Lost(Cause { retry_after: Some(pause), ..Cause::local(why) }));
+        }
+        let slot = Arc::new(Slot { links: AtomicUsize::new(0), stage: watch::Sender::new(Stage::Opening) });
+        let seat = Seat::take(&slot);
+        state.slots.push(Arc::clone(&slot));
+        let running = run(Arc::clone(&self.shared), Arc::downgrade(self), Arc::downgrade(&slot));
+        self.shared.supervisor.spawn(TaskKind::CommandLink, running);
+        Ok(seat)
+    }
+
+    fn opened(&self) {
+        self.state.lock().last_error = None;
+    }
+
+    /// Forgets a connection that ended after `life`, or did not open.
+    fn over(&self, slot: &Weak<Slot>, error: &LinkError, life: Option<Duration>) {
+        let mut state = self.state.lock();
+        state.slots.retain(|known| !std::ptr::eq(Arc::as_ptr(known), slot.as_ptr()));
+        state.last_error = Some(error.clone());
+        let (now, chance, pause_min) = (clock::now(), rand::random(), error.retry_after());
+        match life {
+            Some(life) => state.backoff.ended(now, life, pause_min, chance),
+            None => state.backoff.failed(now, pause_min, chance),
+        }
+    }
+}
+
+/// Opens a connection, runs it, and tells the others when it is over.
+///
+/// It holds nothing that would keep the connection open: it ends when the pool and the last link are gone.
+async fn run(shared: Arc<Shared>, pool: Weak<Pool>, slot: Weak<Slot>) -> Result<(), LinkError> {
+    let (error, life) = match carrier::open(&shared).await {
+        Err(error) => (error, None),
+        Ok(opened) => {
+            let since = clock::now();
+            let (carrier, wishes) = Carrier::new(Arc::clone(&shared));
+            match (pool.upgrade(), slot.upgrade()) {
+                (Some(pool), Some(slot)) => {
+                    pool.opened();
+                    slot.stage.send_replace(Stage::Open(Arc::new(carrier)));
+                    tracing::info!(host = shared.dialer.host(), "connected to Service Bus");
+                }
+                // Nobody wants it any more.
+                _ => drop(carrier),
+            }
+            let error = carrier::run(opened, wishes, shared.supervisor.shutdown()).await;
+            (error, Some(clock::now() - since))
+        }
+    };
+    if let Some(pool) = pool.upgrade() {
+        pool.over(&slot, &error, life);
+        if shared.supervisor.shutdown().phase() < Phase::Close {
+            let (host, lived_s) = (shared.dialer.host(), life.map(|life| life.as_secs()));
+            tracing::warn!(host, %error, lived_s, "no connection to Service Bus");
+        }
+    }
+    if let Some(slot) = slot.upgrade() {
+        slot.stage.send_replace(Stage::Over(error.clone()));
+    }
+    Err(error)
+}
+
+// === impl Seat ===
+
+impl Seat {
+    fn take(slot: &Arc<Slot>) -> Self {
+        slot.links.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(slot))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.links.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("links", &self.links).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//! The layer against what stands in front of a service, and against a Service Bus of ours.
+
+mod connections;
+mod dialing;
+mod front;
+mod sessions;
+mod sim;

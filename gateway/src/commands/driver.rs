@@ -1,0 +1,250 @@
+//! The loop around the dispatcher: presence and reports in, links out.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dispatch::{Action, Counts, Dispatcher, Entities, EntityNo, LinkNo, Verdict};
+use super::link::{self, Cloud, Control, Fleet, News, Order, Report};
+use super::metrics::{Metrics, lossy};
+use super::status::{EntityStatus, Handle};
+use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
+
+/// How often operators get a new picture.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything that the task works with.
+pub(super) struct Driver<C: Cloud, F: Fleet> {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) entities: Arc<Entities>,
+    pub(super) shared: Arc<link::Shared<C, F>>,
+    pub(super) supervisor: Supervisor,
+    pub(super) handle: Handle,
+    /// Every link that has not ended.
+    pub(super) links: HashMap<LinkNo, Arc<Control>>,
+    /// The newest error of each entity and when it was.
+    pub(super) errors: Vec<Option<(String, u64)>>,
+}
+
+/// What woke the loop.
+enum Event {
+    Changed(Vec<Box<str>>),
+    Report(Report),
+    Time,
+    Stop,
+}
+
+impl<C: Cloud, F: Fleet> Driver<C, F> {
+    /// Runs until connections end, and then until every link has ended.
+    pub(super) async fn run(mut self) -> Result<(), Infallible> {
+        let shutdown = self.supervisor.shutdown();
+        let mut look_at = clock::now();
+        loop {
+            let now = clock::now();
+            if now >= look_at {
+                self.look(now);
+                self.keep_house();
+                look_at = now + LOOK_INTERVAL;
+            }
+            self.act(now);
+            let wake = self.dispatcher.wake_at(now).map_or(look_at, |wake| wake.min(look_at));
+            match self.event(wake, &shutdown).await {
+                Event::Changed(devices) => self.changed(&devices),
+                Event::Report(report) => self.reported(report),
+                Event::Time => {}
+                Event::Stop => break,
+            }
+            while let Some(report) = self.shared.reports.try_next() {
+                self.reported(report);
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn event(&self, wake: Instant, shutdown: &Shutdown) -> Event {
+        tokio::select! {
+            biased;
+            () = shutdown.reached(Phase::FinishPublishes) => Event::Stop,
+            report = self.shared.reports.next() => Event::Report(report),
+            devices = self.shared.fleet.changed() => Event::Changed(devices),
+            () = tokio::time::sleep_until(wake.into()) => Event::Time,
+        }
+    }
+
+    fn changed(&mut self, devices: &[Box<str>]) {
+        let now = clock::now();
+        for device in devices {
+            if self.shared.fleet.is_present(device) {
+                let entity = self.entities.of(device);
+                self.dispatcher.present(&Arc::from(&**device), entity, now);
+            } else {
+                self.dispatcher.absent(device, now);
+                self.shared.forget(device);
+            }
+        }
+    }
+
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.dispatcher.next(now) {
+            match action {
+                Action::Accept { device, entity, link } => {
+                    let control = self.control(link, Order::Serve);
+                    let name = self.entities.name(entity);
+                    let place = link::Place { entity, name, link, control };
+                    let task = link::accept(Arc::clone(&self.shared), place, device);
+                    self.supervisor.spawn(TaskKind::CommandLink, task);
+                }
+                Action::Discover { entity, link } => {
+                    let control = self.control(link, Order::Hold);
+                    let name = self.entities.name(entity);
+                    let place = link::Place { entity, name, link, control };
+                    let task = link::discover(Arc::clone(&self.shared), place);
+                    self.supervisor.spawn(TaskKind::CommandLink, task);
+                }
+                Action::Serve { link } => self.tell(link, Order::Serve),
+                Action::Finish { link } => self.tell(link, Order::Finish),
+                Action::Close { link } => self.tell(link, Order::Close),
+            }
+        }
+    }
+
+    fn control(&mut self, link: LinkNo, order: Order) -> Arc<Control> {
+        let control = Arc::new(Control::new(order));
+        self.links.insert(link, Arc::clone(&control));
+        control
+    }
+
+    fn tell(&self, link: LinkNo, order: Order) {
+        if let Some(control) = self.links.get(&link) {
+            control.tell(order);
+        }
+    }
+
+    fn reported(&mut self, report: Report) {
+        let now = clock::now();
+        let Report { link, entity, news, error } = report;
+        if let Some(error) = error {
+            self.note(entity, error);
+        }
+        match news {
+            News::Accepted { device } => {
+                Metrics::accepted(None);
+                self.dispatcher.accepted(&device, link, now);
+            }
+            News::Refused { device, refusal } => {
+                Metrics::accepted(Some(refusal));
+                self.links.remove(&link);
+                self.dispatcher.refused(&device, link, refusal, now);
+            }
+            News::Found { session } => {
+                let verdict = self.dispatcher.found(entity, link, &session, now);
+                match verdict {
+                    Verdict::Serve => self.tell(link, Order::Serve),
+                    Verdict::Park => {}
+                    Verdict::Close => self.tell(link, Order::Close),
+                }
+                Metrics::found(verdict.name());
+            }
+            News::FoundNone { refusal } => {
+                Metrics::found(if refusal.is_none() { "none" } else { "refused" });
+                self.links.remove(&link);
+                self.dispatcher.found_none(entity, link, refusal, now);
+            }
+            News::Touched { device } => self.dispatcher.touched(&device, link, now),
+            News::Ended { device, why } => {
+                self.links.remove(&link);
+                self.dispatcher.ended(&device, link, why, now);
+                if !self.shared.fleet.is_present(&device) {
+                    self.shared.forget(&device);
+                }
+            }
+        }
+    }
+
+    /// Logged when it is another one than the last, so that a thousand links with one trouble are one line.
+    fn note(&mut self, entity: EntityNo, error: String) {
+        let Some(last) = self.errors.get_mut(entity.0) else { return };
+        if last.as_ref().is_none_or(|(known, _)| *known != error) {
+            tracing::warn!(
+                entity = &*self.entities.name(entity),
+                error,
+                "commands: a link was refused or lost"
+            );
+        }
+        *last = Some((error, clock::unix_ms()));
+    }
+
+    /// Shows operators how it is.
+    fn look(&self, now: Instant) {
+        let mut all = Counts::default();
+        let mut down = 0;
+        let statuses = self.entities.names().iter().enumerate().map(|(place, name)| {
+            let entity = EntityNo(place);
+            let counts = self.dispatcher.counts(entity);
+            all.add(&counts);
+            let down_for = self.dispatcher.down_for(entity, now);
+            down += usize::from(down_for.is_some());
+            let error = self.errors.get(place).cloned().flatten();
+            EntityStatus {
+                entity: name.to_string(),
+                links: counts.linked,
+                accepting: counts.accepting,
+                waiting: counts.ready + counts.pausing,
+                passive: counts.passive,
+                parked: counts.parked,
+                down_ms: down_for.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                last_error_ms: error.as_ref().map(|(_, at_ms)| *at_ms),
+                last_error: error.map(|(text, _)| text),
+            }
+        });
+        self.handle.update(statuses.collect());
+        let metrics = &self.shared.metrics;
+        metrics.counts(&all);
+        metrics.down.set(lossy(down));
+        metrics.present.set(lossy(self.shared.fleet.present()));
+        self.shared.look();
+    }
+
+    /// On a thread for work that blocks: the next time may come before it is done, which harms nobody.
+    fn keep_house(&self) {
+        let shared = Arc::clone(&self.shared);
+        drop(tokio::task::spawn_blocking(move || shared.keep_house()));
+    }
+
+    /// Ends every link and waits until all have.
+    async fn stop(mut self) {
+        self.links.values().for_each(|control| control.tell(Order::Stop));
+        while !self.links.is_empty() {
+            let report = self.shared.reports.next().await;
+            if matches!(report.news, News::Refused { .. } | News::FoundNone { .. } | News::Ended { .. }) {
+                self.links.remove(&report.link);
+            }
+        }
+        self.look(clock::now());
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.linked += other.linked;
+        self.accepting += other.accepting;
+        self.closing += other.closing;
+        self.ready += other.ready;
+        self.pausing += other.pausing;
+        self.passive += other.passive;
+        self.asking += other.asking;
+        self.parked += other.parked;
+    }
+}
+
+impl Verdict {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Serve => "served",
+            Self::Park => "parked",
+            Self::Close => "closed",
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The table: seats, answers through the front end's trait, and what is remembered.
+
+use std::sync::Arc;
+
+use tokio::time::{Duration, timeout};
+
+use super::world::{DEVICE, command, received, timing, voice};
+use crate::commands::contract::{Completion, Limits, Phase, Record, Records};
+use crate::commands::execution::table::Said;
+use crate::commands::execution::{Arrival, Event, Seat, Step, Table};
+use crate::commands::message::{Disposition, LockToken};
+use crate::mqtt::{Durable, Taken};
+use crate::outbox::{Encoded, StateOps};
+
+const NOW_MS: u64 = 1_790_000_000_000;
+const LIMITS: Limits = Limits { kept_ms: 1 << 31, count_max: 1000 };
+
+fn table() -> Table {
+    Table::new(voice(), timing(), Records::new(LIMITS))
+}
+
+fn arrival() -> Arrival {
+    Arrival { lock: LockToken([1; 16]), message: Ok(command(&received(1, Completion::Answered))) }
+}
+
+/// What the device says to a command; what is put down is counted.
+fn say(table: &Table, id: &str, payload: &str) -> (Taken, u32, usize) {
+    let (mut entries, mut state) = (Encoded::default(), StateOps::default());
+    let said = Said { id, payload: payload.as_bytes(), now_ms: NOW_MS };
+    let taken = table.heed(DEVICE, said, &mut entries, &mut state);
+    (taken, entries.count(), state.len())
+}
+
+fn written(taken: Taken) -> Arc<dyn Durable> {
+    match taken {
+        Taken::Here(Some(durable)) => durable,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A device up to where its answer is waited for.
+fn waiting(table: &Table) -> Seat {
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(arrival(), None, NOW_MS);
+    assert_eq!(seat.commit(NOW_MS, |entries, state| (entries.count(), state.len())), Some((0, 1)));
+    seat.on(Event::Committed(true), NOW_MS);
+    assert!(matches!(seat.step(NOW_MS), Step::Publish { .. }));
+    seat.on(Event::Acknowledged, NOW_MS);
+    assert_eq!(seat.commit(NOW_MS, |entries, state| (entries.count(), state.len())), Some((1, 1)));
+    seat.on(Event::Committed(true), NOW_MS);
+    seat
+}
+
+fn phase(table: &Table) -> Option<Phase> {
+    table.record(DEVICE).map(|record| record.phase)
+}
+
+#[test]
+fn a_device_has_one_driver_at_a_time() {
+    let table = table();
+    let seat = table.seat(DEVICE).expect("a free seat");
+    assert!(table.seat(DEVICE).is_none() && table.seat("other").is_some());
+    drop(seat);
+    assert!(table.seat(DEVICE).is_some());
+    assert_eq!(table.active(), 0, "nothing is kept that nobody needs");
+}
+
+#[tokio::test]
+async fn an_answer_moves_the_execution_and_wakes_its_driver() {
+    let table = table();
+    let seat = waiting(&table);
+    assert_eq!(seat.standing(), Some(("c-1".to_owned(), "delivered")));
+    let (taken, events, changes) = say(&table, "c-1", r#"{"status":"succeeded"}"#);
+    assert_eq!((events, changes), (1, 1));
+    timeout(Duration::from_secs(5), seat.moved()).await.expect("it is told");
+    assert_eq!(seat.step(NOW_MS), Step::Wait { until_ms: None }, "not before it is durable");
+    written(taken).settled(true);
+    timeout(Duration::from_secs(5), seat.moved()).await.expect("it is told");
+    assert!(matches!(seat.step(NOW_MS), Step::Settle { disposition: Disposition::Complete, .. }));
+    assert_eq!(phase(&table), Some(Phase::Done(Disposition::Complete)));
+    assert_eq!(table.remembered(), 1);
+}
+
+#[test]
+fn answers_that_belong_to_nothing_are_left_to_others() {
+    let table = table();
+    let check = |id: &str, payload: &str| say(&table, id, payload);
+    assert!(matches!(check("c-1", r#"{"status":"succeeded"}"#), (Taken::Unknown, 0, 0)));
+    let _seat = waiting(&table);
+    assert!(matches!(check("c-2", r#"{"status":"succeeded"}"#), (Taken::Unknown, 0, 0)));
+    assert!(matches!(check("c-1", "junk"), (Taken::Malformed, 0, 0)));
+}
+
+#[test]
+fn an_answer_to_a_device_that_nobody_drives_is_kept_with_its_record() {
+    let table = table();
+    drop(waiting(&table));
+    assert_eq!(table.active(), 0);
+    let (taken, events, changes) = say(&table, "c-1", r#"{"status":"failed","code":4}"#);
+    assert_eq!((events, changes, table.active()), (0, 1, 1));
+    written(taken).settled(true);
+    assert!(matches!(phase(&table), Some(Phase::Answered(_))));
+    assert_eq!(table.active(), 0);
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(arrival(), None, NOW_MS);
+    assert_eq!(seat.step(NOW_MS), Step::Commit, "its final event");
+}
+
+#[test]
+fn an_answer_whose_write_nobody_heard_of_is_in_doubt() {
+    let table = table();
+    let seat = waiting(&table);
+    let (taken, ..) = say(&table, "c-1", r#"{"status":"succeeded"}"#);
+    drop(taken);
+    assert_eq!(seat.step(NOW_MS), Step::Wait { until_ms: None });
+    // The store says that it is not there: then it is written again.
+    let stored = table.record(DEVICE);
+    table.look_at(DEVICE, || Ok(stored)).expect("a store");
+    assert_eq!(seat.step(NOW_MS), Step::Commit);
+    assert_eq!(seat.commit(NOW_MS, |entries, _| entries.count()), Some(1));
+}
+
+#[test]
+fn a_driver_that_ends_in_the_middle_of_a_write_leaves_a_doubt() {
+    let table = table();
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(arrival(), None, NOW_MS);
+    assert!(seat.commit(NOW_MS, |_, _| ()).is_some());
+    drop(seat);
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(arrival(), None, NOW_MS);
+    assert_eq!(seat.step(NOW_MS), Step::Wait { until_ms: None });
+    let identity = command(&received(1, Completion::Answered)).about.identity.clone();
+    let stored = Record { identity, completion: Completion::Answered, phase: Phase::Started, at_ms: NOW_MS };
+    table.look_at(DEVICE, || Ok(Some(stored))).expect("a store");
+    assert!(matches!(seat.step(NOW_MS), Step::Publish { redelivered: true, .. }), "it was there");
+}
+
+#[test]
+fn what_another_replica_did_is_done() {
+    let table = table();
+    let identity = command(&received(1, Completion::Answered)).about.identity.clone();
+    let phase = Phase::Done(Disposition::Complete);
+    let remote = Record { identity, completion: Completion::Answered, phase, at_ms: NOW_MS };
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(
+        arrival(),
+        Record::from_session_state(&remote.session_state().expect("it is done")),
+        NOW_MS,
+    );
+    assert!(matches!(seat.step(NOW_MS), Step::Settle { disposition: Disposition::Complete, .. }));
+}
+
+#[test]
+fn pruning_leaves_out_whoever_is_active() {
+    let table = table();
+    let seat = waiting(&table);
+    let much_later = NOW_MS + (1 << 40);
+    table.prune(much_later, |_| panic!("nothing is to be deleted"));
+    drop(seat);
+    let mut deleted = 0;
+    table.prune(much_later, |ops| deleted = ops.len());
+    assert_eq!((deleted, table.remembered()), (1, 0));
+}

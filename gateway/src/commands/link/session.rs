@@ -1,0 +1,150 @@
+//! A session that is ours: one message at a time, its lock renewed, until the link ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep_until, timeout};
+
+use super::cloud::{Cloud, Session as _};
+use super::control::{News, Order, Report};
+use super::fleet::Fleet;
+use super::hand::Hand;
+use super::renewal::Renewal;
+use super::shared::Shared;
+use super::task::Place;
+use crate::commands::amqp::LinkError;
+use crate::commands::message::Received;
+use crate::commands::metrics::Metrics;
+use crate::supervise::clock;
+
+/// A link at work.
+pub(super) struct Serving<'a, C: Cloud, F: Fleet> {
+    pub(super) shared: &'a Shared<C, F>,
+    pub(super) place: &'a Place,
+    pub(super) device: &'a Arc<str>,
+    pub(super) session: C::Session,
+    renewal: Renewal,
+    touched: Option<Instant>,
+    /// Nobody has looked at the state of the session yet.
+    pub(super) fresh: bool,
+}
+
+/// What a link without a message in hand waits for.
+enum Idle {
+    Order,
+    Renew,
+    Received(Box<Received>),
+    Lost(LinkError),
+}
+
+/// How often a link that works says so.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for one renewal. A link has nothing else to do meanwhile.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for giving a session back.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
+    pub(super) fn new(
+        shared: &'a Shared<C, F>,
+        place: &'a Place,
+        device: &'a Arc<str>,
+        session: C::Session,
+    ) -> Self {
+        let renewal = Renewal::new(session.locked_until_ms(), clock::unix_ms(), clock::now(), rand::random());
+        Self { shared, place, device, session, renewal, touched: None, fresh: true }
+    }
+
+    /// Runs until the link is told to close (`Ok`), or is lost.
+    pub(super) async fn run(mut self) -> Result<(), LinkError> {
+        let end = self.serve().await;
+        if let Err(LinkError::LockLost(_)) = &end {
+            self.shared.metrics.locks_lost.increment(1);
+        }
+        // A session that is not given back in time is so when its link is gone.
+        drop(timeout(CLOSE_TIMEOUT, self.session.close()).await);
+        end
+    }
+
+    async fn serve(&mut self) -> Result<(), LinkError> {
+        loop {
+            let order = self.place.control.order();
+            if order >= Order::Finish {
+                return Ok(());
+            }
+            match self.idle(order).await {
+                Idle::Order => {}
+                Idle::Renew => self.renew().await?,
+                Idle::Lost(error) => return Err(error),
+                Idle::Received(received) => {
+                    self.touch();
+                    if !Hand::take(self, *received).await? {
+                        return Ok(());
+                    }
+                    self.touch();
+                }
+            }
+        }
+    }
+
+    async fn idle(&mut self, order: Order) -> Idle {
+        let due = self.renewal.due();
+        if order == Order::Hold {
+            return tokio::select! {
+                biased;
+                _ = self.place.control.other_than(order) => Idle::Order,
+                () = sleep_until(due.into()) => Idle::Renew,
+                error = self.session.lost() => Idle::Lost(error),
+            };
+        }
+        tokio::select! {
+            biased;
+            _ = self.place.control.other_than(order) => Idle::Order,
+            () = sleep_until(due.into()) => Idle::Renew,
+            received = self.session.receive() => match received {
+                Ok(received) => Idle::Received(Box::new(received)),
+                Err(error) => Idle::Lost(error),
+            },
+        }
+    }
+
+    /// When the lock is to be renewed.
+    pub(super) const fn renewal_due(&self) -> Instant {
+        self.renewal.due()
+    }
+
+    /// Renews the lock. A failure that leaves hope is tried again soon.
+    pub(super) async fn renew(&mut self) -> Result<(), LinkError> {
+        let metrics = &self.shared.metrics;
+        metrics.renewal_late.record(clock::now().saturating_duration_since(self.renewal.due()));
+        let renewed = timeout(RENEW_TIMEOUT, self.session.renew()).await;
+        let now = clock::now();
+        match renewed {
+            Ok(Ok(until_ms)) => {
+                metrics.renewed.increment(1);
+                self.renewal.renewed(until_ms, clock::unix_ms(), now);
+            }
+            Ok(Err(error @ LinkError::LockLost(_))) => {
+                Metrics::not_renewed(true);
+                return Err(error);
+            }
+            // What else ends a link shows by itself.
+            Ok(Err(_)) | Err(_) => {
+                Metrics::not_renewed(false);
+                self.renewal.failed(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the link works, now and then.
+    pub(super) fn touch(&mut self) {
+        let now = clock::now();
+        if self.touched.is_none_or(|before| now.saturating_duration_since(before) >= TOUCH_INTERVAL) {
+            self.touched = Some(now);
+            let news = News::Touched { device: Arc::clone(self.device) };
+            let (link, entity) = (self.place.link, self.place.entity);
+            self.shared.reports.push(Report { link, entity, news, error: None });
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The stage as others see it: starting it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use penstock_proto::GatewayId;
+
+use super::amqp::{Namespace, SetUpError};
+use super::config::Config;
+use super::dispatch::Dispatcher;
+use super::driver::Driver;
+use super::link::{self, Cloud, Fleet};
+use super::status::Handle;
+use crate::mqtt::Devices;
+use crate::outbox;
+use crate::supervise::{Supervisor, TaskKind, clock};
+
+/// The commands' stage.
+#[derive(Debug)]
+pub struct Service;
+
+/// Why the stage did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The records of earlier commands cannot be read.
+    #[error("the records of commands cannot be read")]
+    Records(#[from] outbox::Error),
+    /// A setting of the connection cannot work.
+    #[error("Service Bus cannot be reached as configured")]
+    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Service {
+    /// Starts receiving commands for the devices that are connected. An unreachable Service Bus is no error. Reads
+    /// the records of earlier commands from the disk; to be called before devices connect.
+    ///
+    /// # Errors
+    ///
+    /// When those cannot be read, or a setting cannot work.
+    pub fn start(
+        config: &Config,
+        gateway: &GatewayId,
+        outbox: &outbox::Handle,
+        devices: Devices,
+        supervisor: &Supervisor,
+    ) -> Result<Handle, StartError> {
+        let namespace = Namespace::new(&config.connection, config.tokens.clone(), supervisor)
+            .map_err(|error: SetUpError| StartError::Connection(Box::new(error)))?;
+        let handle = Handle::default();
+        let shared = link::Shared::open(config, gateway, outbox, namespace, devices.clone(), handle.clone())?;
+        let shared = Arc::new(shared);
+        devices.answers(Arc::new(shared.table.clone()));
+        launch(config, shared, handle.clone(), supervisor);
+        Ok(handle)
+    }
+}
+
+/// Starts the task that decides who gets a link.
+pub(super) fn launch<C: Cloud, F: Fleet>(
+    config: &Config,
+    shared: Arc<link::Shared<C, F>>,
+    handle: Handle,
+    supervisor: &Supervisor,
+) {
+    let now = clock::now();
+    let driver = Driver {
+        dispatcher: Dispatcher::new(config.limits, config.entities.len(), rand::random(), now),
+        entities: Arc::clone(&shared.entities),
+        errors: vec![None; config.entities.len()],
+        shared,
+        supervisor: supervisor.clone(),
+        handle,
+        links: HashMap::new(),
+    };
+    supervisor.spawn(TaskKind::Commands, driver.run());
+}
