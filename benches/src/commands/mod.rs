@@ -29,7 +29,7 @@ const LOCK_SECONDS: u32 = 20;
 /// Most sessions accepted per second: no limit that would be felt.
 const ACCEPTS_PER_SECOND: &str = "accepts_per_second = 10000";
 /// Everything on one AMQP connection.
-const LINKS_PER_CONNECTION: &str = "links_per_connection = 4500";
+const LINKS_PER_CONNECTION: &str = "links_per_connection = 4500\nparallel_connections = 1";
 /// Longest time for all sessions to be accepted.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked whether they are.

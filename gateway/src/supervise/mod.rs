@@ -12,9 +12,12 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
+use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
 pub use shutdown::{Phase, Shutdown};
@@ -38,6 +41,16 @@ struct Guard {
     inner: Arc<Inner>,
     kind: TaskKind,
     finished: bool,
+}
+
+pin_project! {
+    /// A task and what counts it out. An `async` block that awaits what it captured would keep room for it twice, and some
+    /// tasks live by the thousand.
+    struct Guarded<F> {
+        #[pin]
+        future: F,
+        guard: Guard,
+    }
 }
 
 // === impl Supervisor ===
@@ -91,10 +104,7 @@ impl Supervisor {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Cause> + 'static,
     {
-        let mut guard = self.guard(kind);
-        drop(tokio::spawn(async move {
-            guard.finish(future.await.map_err(Into::into));
-        }));
+        drop(tokio::spawn(Guarded { future, guard: self.guard(kind) }));
     }
 
     /// Starts a thread named after its kind.
@@ -152,6 +162,23 @@ impl Supervisor {
     fn guard(&self, kind: TaskKind) -> Guard {
         self.0.live[kind.index()].fetch_add(1, Ordering::AcqRel);
         Guard { inner: Arc::clone(&self.0), kind, finished: false }
+    }
+}
+
+// === impl Guarded ===
+
+impl<F, E> Future for Guarded<F>
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<Cause>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let ended = ready!(this.future.poll(cx));
+        this.guard.finish(ended.map_err(Into::into));
+        Poll::Ready(())
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Connection {
     pub(crate) idle_timeout: Duration,
     /// Most links on one connection; another is opened for more. From 1 to [`Connection::LINKS_MAX`].
     pub(crate) links_per_connection: usize,
+    /// Connections that links are spread over while many wait to be attached, at least 1.
+    pub(crate) parallel_connections: usize,
 }
 
 /// Which namespace, and by what right.
@@ -64,6 +66,8 @@ impl Connection {
     pub(crate) const LINKS_MAX: usize = 4_500;
     /// Links per connection if nothing else is said: what ends together when a connection ends.
     pub(crate) const LINKS_DEFAULT: usize = 1_000;
+    /// Connections that many links at once are spread over if nothing else is said.
+    pub(crate) const PARALLEL_DEFAULT: usize = 4;
     /// When a silent connection is given up if nothing else is said.
     pub(crate) const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -77,6 +81,7 @@ impl Connection {
             proxy: None,
             idle_timeout: Self::IDLE_TIMEOUT_DEFAULT,
             links_per_connection: Self::LINKS_DEFAULT,
+            parallel_connections: Self::PARALLEL_DEFAULT,
         }
     }
 

@@ -84,7 +84,11 @@ const TICKS_TO_1970: i64 = 621_355_968_000_000_000;
 /// # Cancel safety
 ///
 /// Cancelling it ends the AMQP session, and with it whatever the service would have given.
-pub(super) async fn accept(permit: Permit, address: &str, wish: Wish<'_>) -> Result<SessionLink, LinkError> {
+pub(super) async fn accept(
+    mut permit: Permit,
+    address: &str,
+    wish: Wish<'_>,
+) -> Result<Box<SessionLink>, LinkError> {
     let entity = permit.carrier.entity(address);
     let reliance = entity.authorized().await?;
     let (begins, names) = (permit.carrier.begins(), permit.carrier.names());
@@ -96,7 +100,8 @@ pub(super) async fn accept(permit: Permit, address: &str, wish: Wish<'_>) -> Res
         }
         attached => attached?,
     };
-    Ok(SessionLink {
+    permit.attached();
+    Ok(Box::new(SessionLink {
         receiver: attached.receiver,
         session: attached.session,
         answers: attached.answers,
@@ -108,7 +113,7 @@ pub(super) async fn accept(permit: Permit, address: &str, wish: Wish<'_>) -> Res
         arrived: None,
         ended: None,
         _permit: permit,
-    })
+    }))
 }
 
 /// Attaches a link on an AMQP session of its own. The library mixes up handles on a session on which an attach was

@@ -68,7 +68,7 @@ use crate::supervise::{Supervisor, TaskKind};
 use carrier::{Names, Shared};
 use credential::Credential;
 use dial::Dialer;
-use pool::Pool;
+use pool::{Bounds, Pool};
 
 /// A namespace of Service Bus. Connections open when they are needed. Clones share them, and they close when the last
 /// clone and the last link are gone.
@@ -97,8 +97,11 @@ impl Namespace {
             names: Names::new(),
             supervisor: supervisor.clone(),
         };
-        let most = connection.links_per_connection.clamp(1, Connection::LINKS_MAX);
-        Ok(Self { pool: Pool::new(shared, most), supervisor: supervisor.clone() })
+        let bounds = Bounds {
+            links_per_connection: connection.links_per_connection.clamp(1, Connection::LINKS_MAX),
+            parallel_connections: connection.parallel_connections,
+        };
+        Ok(Self { pool: Pool::new(shared, bounds), supervisor: supervisor.clone() })
     }
 
     /// Takes a session of an entity. The service gives it to nobody else while the link lives and the lock is renewed.
@@ -111,7 +114,7 @@ impl Namespace {
     /// # Cancel safety
     ///
     /// Cancel safe: a session that comes nevertheless is given back.
-    pub(crate) async fn accept(&self, entity: &str, wish: Wish<'_>) -> Result<SessionLink, LinkError> {
+    pub(crate) async fn accept(&self, entity: &str, wish: Wish<'_>) -> Result<Box<SessionLink>, LinkError> {
         let (pool, address) = (Arc::clone(&self.pool), entity.to_owned());
         let (session, wait) = match wish {
             Wish::Session(id) => (Some(id.to_owned()), Duration::ZERO),

@@ -17,15 +17,24 @@ use crate::supervise::{Phase, TaskKind, clock};
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    links_per_connection: usize,
+    bounds: Bounds,
     state: Mutex<State>,
+}
+
+/// How links are spread over connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Most links on a connection.
+    pub(super) links_per_connection: usize,
+    /// So many connections open, though the first has room, while many links wait to be attached.
+    pub(super) parallel_connections: usize,
 }
 
 /// A link's place on a connection. It is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     pub(super) carrier: Arc<Carrier>,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// What can be seen of a namespace.
@@ -50,6 +59,8 @@ struct State {
 /// A connection, from before it opens until it ended.
 struct Slot {
     links: AtomicUsize,
+    /// Those of them that are not attached yet.
+    waiting: AtomicUsize,
     stage: watch::Sender<Stage>,
 }
 
@@ -62,13 +73,20 @@ enum Stage {
 
 /// Counts a link on a slot.
 #[derive(Debug)]
-struct Seat(Arc<Slot>);
+struct Seat {
+    slot: Arc<Slot>,
+    is_waiting: bool,
+}
+
+/// Links that may wait to be attached before another connection opens beside one with room. A connection begins its links
+/// one after the other, a round trip each ([`carrier::run`]): at 20 ms this many take more than a second.
+const WAITING_MAX: usize = 64;
 
 // === impl Pool ===
 
 impl Pool {
-    pub(super) fn new(shared: Shared, links_per_connection: usize) -> Arc<Self> {
-        Arc::new(Self { shared: Arc::new(shared), links_per_connection, state: Mutex::default() })
+    pub(super) fn new(shared: Shared, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { shared: Arc::new(shared), bounds, state: Mutex::default() })
     }
 
     /// A place on a connection, which opens if need be. While connecting is paused after failures it fails at once,
@@ -79,14 +97,14 @@ impl Pool {
     /// Cancel safe: the place is free again, and the connection stays for others.
     pub(super) async fn permit(self: &Arc<Self>) -> Result<Permit, LinkError> {
         let seat = self.seat()?;
-        let mut stage = seat.0.stage.subscribe();
+        let mut stage = seat.slot.stage.subscribe();
         let opened = stage.wait_for(|stage| !matches!(stage, Stage::Opening)).await;
         let opened = match opened.as_deref() {
             Ok(Stage::Open(carrier)) => Ok(Arc::clone(carrier)),
             Ok(Stage::Over(error)) => Err(error.clone()),
             Ok(Stage::Opening) | Err(_) => Err(LinkError::lost("the connection ended")),
         };
-        opened.map(|carrier| Permit { carrier, _seat: seat })
+        opened.map(|carrier| Permit { carrier, seat })
     }
 
     #[cfg(test)]
@@ -100,13 +118,19 @@ impl Pool {
         }
     }
 
-    /// Takes a place on the first connection that has one, or on a new one.
+    /// Takes a place on the connection with the fewest links to attach, or on a new one if there is none with room or
+    /// those with room have too many.
     fn seat(self: &Arc<Self>) -> Result<Seat, LinkError> {
+        let Bounds { links_per_connection, parallel_connections } = self.bounds;
         let mut state = self.state.lock();
         // Counts go up under this lock only, so that there is still room when it is taken.
-        let room = |slot: &&Arc<Slot>| slot.links.load(Ordering::Relaxed) < self.links_per_connection;
-        if let Some(slot) = state.slots.iter().find(room) {
-            return Ok(Seat::take(slot));
+        let room = |slot: &&Arc<Slot>| slot.links.load(Ordering::Relaxed) < links_per_connection;
+        let waiting = |slot: &&Arc<Slot>| slot.waiting.load(Ordering::Relaxed);
+        let known = state.slots.iter().filter(room).min_by_key(waiting);
+        let may_open = state.slots.len() < parallel_connections && state.backoff.wait(clock::now()).is_none();
+        match known {
+            Some(slot) if !may_open || waiting(&slot) < WAITING_MAX => return Ok(Seat::take(slot)),
+            Some(_) | None => {}
         }
         if self.shared.supervisor.shutdown().phase() >= Phase::Close {
             return Err(LinkError::lost("the gateway stops"));
@@ -115,7 +139,8 @@ impl Pool {
             let why = state.last_error.as_ref().map(|error| error.cause().text.clone()).unwrap_or_default();
             return Err(LinkError::Lost(Cause { retry_after: Some(pause), ..Cause::local(why) }));
         }
-        let slot = Arc::new(Slot { links: AtomicUsize::new(0), stage: watch::Sender::new(Stage::Opening) });
+        let stage = watch::Sender::new(Stage::Opening);
+        let slot = Arc::new(Slot { links: AtomicUsize::new(0), waiting: AtomicUsize::new(0), stage });
         let seat = Seat::take(&slot);
         state.slots.push(Arc::clone(&slot));
         let running = run(Arc::clone(&self.shared), Arc::downgrade(self), Arc::downgrade(&slot));
@@ -175,18 +200,35 @@ async fn run(shared: Arc<Shared>, pool: Weak<Pool>, slot: Weak<Slot>) -> Result<
     Err(error)
 }
 
+// === impl Permit ===
+
+impl Permit {
+    /// The link is attached: it has its place and holds nobody up.
+    pub(super) fn attached(&mut self) {
+        self.seat.attached();
+    }
+}
+
 // === impl Seat ===
 
 impl Seat {
     fn take(slot: &Arc<Slot>) -> Self {
         slot.links.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(slot))
+        slot.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { slot: Arc::clone(slot), is_waiting: true }
+    }
+
+    fn attached(&mut self) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.slot.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.links.fetch_sub(1, Ordering::Relaxed);
+        self.attached();
+        self.slot.links.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

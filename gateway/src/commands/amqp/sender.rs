@@ -58,7 +58,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Cancel safety
 ///
 /// Cancelling it ends the AMQP session.
-pub(super) async fn attach(permit: Permit, address: &str) -> Result<Sender, LinkError> {
+pub(super) async fn attach(mut permit: Permit, address: &str) -> Result<Sender, LinkError> {
     let entity = permit.carrier.entity(address);
     let reliance = entity.authorized().await?;
     let attached = match attach_once(&permit, address).await {
@@ -69,6 +69,7 @@ pub(super) async fn attach(permit: Permit, address: &str) -> Result<Sender, Link
         attached => attached?,
     };
     let (sender, session) = attached;
+    permit.attached();
     Ok(Sender { sender, session, entity, _permit: permit })
 }
 

@@ -61,6 +61,12 @@ const LINKS_PER_CONNECTION: Key = Key {
     default: Preset::Is("1000"),
     help: "Most links on one AMQP connection; another is opened for more. It bounds what breaks together.",
 };
+const PARALLEL_CONNECTIONS: Key = Key {
+    name: "parallel_connections",
+    value: Value::Count { min: 1, max: 64 },
+    default: Preset::Is("4"),
+    help: "While many sessions wait to be accepted they are spread over so many connections, each of which accepts one per round trip.",
+};
 const LINKS_MOST: u64 = Connection::LINKS_MAX as u64;
 
 pub(super) const SHAPE: Shape = Shape::table(
@@ -76,6 +82,7 @@ pub(super) const SHAPE: Shape = Shape::table(
         PROXY_CREDENTIALS_FILE,
         IDLE_TIMEOUT,
         LINKS_PER_CONNECTION,
+        PARALLEL_CONNECTIONS,
     ],
 );
 
@@ -114,6 +121,7 @@ pub(super) fn read(section: &mut Section, cloud: Cloud) -> Result<Connection, Co
         proxy,
         idle_timeout: section.time(&IDLE_TIMEOUT)?,
         links_per_connection: section.length(&LINKS_PER_CONNECTION)?,
+        parallel_connections: section.length(&PARALLEL_CONNECTIONS)?,
         ..Connection::new(sign_in)
     })
 }

@@ -46,48 +46,49 @@ pub(crate) trait Session: Send + 'static {
 }
 
 impl Cloud for Namespace {
-    type Session = SessionLink;
+    // A link is about 1 KB, and what passes it on would keep room for it.
+    type Session = Box<SessionLink>;
 
-    async fn accept(&self, entity: &str, wish: Wish<'_>) -> Result<SessionLink, LinkError> {
+    async fn accept(&self, entity: &str, wish: Wish<'_>) -> Result<Box<SessionLink>, LinkError> {
         Self::accept(self, entity, wish).await
     }
 }
 
-impl Session for SessionLink {
+impl Session for Box<SessionLink> {
     fn session(&self) -> &str {
-        Self::session(self)
+        (**self).session()
     }
 
     fn locked_until_ms(&self) -> u64 {
-        Self::locked_until_ms(self)
+        (**self).locked_until_ms()
     }
 
     async fn receive(&mut self) -> Result<Received, LinkError> {
-        Self::receive(self).await
+        (**self).receive().await
     }
 
     async fn lost(&mut self) -> LinkError {
-        Self::lost(self).await
+        (**self).lost().await
     }
 
     async fn settle(&mut self, lock: LockToken, disposition: &Disposition) -> Result<(), LinkError> {
-        Self::settle(self, lock, disposition).await
+        (**self).settle(lock, disposition).await
     }
 
     async fn renew(&mut self) -> Result<u64, LinkError> {
-        Self::renew(self).await
+        (**self).renew().await
     }
 
     async fn state(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
-        Self::state(self).await
+        (**self).state().await
     }
 
     async fn set_state(&mut self, state: Option<&[u8]>) -> Result<(), LinkError> {
-        Self::set_state(self, state).await
+        (**self).set_state(state).await
     }
 
     async fn close(self) {
-        Self::close(self).await;
+        SessionLink::close(*self).await;
     }
 }
 

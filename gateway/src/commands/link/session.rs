@@ -55,18 +55,13 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         Self { shared, place, device, session, renewal, touched: None, fresh: true }
     }
 
-    /// Runs until the link is told to close (`Ok`), or is lost.
-    pub(super) async fn run(mut self) -> Result<(), LinkError> {
-        let end = self.serve().await;
-        if let Err(LinkError::LockLost(_)) = &end {
-            self.shared.metrics.locks_lost.increment(1);
-        }
-        // A session that is not given back in time is so when its link is gone.
+    /// Gives the session back. One that is not given back in time is so when its link is gone.
+    pub(super) async fn close(self) {
         drop(timeout(CLOSE_TIMEOUT, self.session.close()).await);
-        end
     }
 
-    async fn serve(&mut self) -> Result<(), LinkError> {
+    /// Serves until the link is told to close (`Ok`), or is lost.
+    pub(super) async fn serve(&mut self) -> Result<(), LinkError> {
         loop {
             let order = self.place.control.order();
             if order >= Order::Finish {
@@ -78,7 +73,8 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
                 Idle::Lost(error) => return Err(error),
                 Idle::Received(received) => {
                     self.touch();
-                    if !Hand::take(self, *received).await? {
+                    // Most links have nothing in hand: room for it is made when it comes.
+                    if !Box::pin(Hand::take(self, *received)).await? {
                         return Ok(());
                     }
                     self.touch();

@@ -61,7 +61,7 @@ pub(crate) async fn accept<C: Cloud, F: Fleet>(
     };
     shared.metrics.accept_time.record(clock::now().saturating_duration_since(started));
     last.tell(News::Accepted { device: Arc::clone(&device) });
-    let end = Serving::new(&shared, &place, &device, session).run().await;
+    let end = serve(&shared, &place, &device, session).await;
     last.ended(device, end, place.control.order());
     Ok(())
 }
@@ -95,9 +95,25 @@ pub(crate) async fn discover<C: Cloud, F: Fleet>(
     let device: Arc<str> = session.session().into();
     last.report.news = News::Ended { device: Arc::clone(&device), why: Ended::Failed };
     last.tell(News::Found { session: Arc::clone(&device) });
-    let end = Serving::new(&shared, &place, &device, session).run().await;
+    let end = serve(&shared, &place, &device, session).await;
     last.ended(device, end, place.control.order());
     Ok(())
+}
+
+/// Serves a session until its link is told to close (`Ok`), or is lost, and gives it back.
+async fn serve<C: Cloud, F: Fleet>(
+    shared: &Shared<C, F>,
+    place: &Place,
+    device: &Arc<str>,
+    session: C::Session,
+) -> Result<(), LinkError> {
+    let mut serving = Serving::new(shared, place, device, session);
+    let end = serving.serve().await;
+    if let Err(LinkError::LockLost(_)) = &end {
+        shared.metrics.locks_lost.increment(1);
+    }
+    Box::pin(serving.close()).await;
+    end
 }
 
 // === impl Last ===

@@ -15,7 +15,7 @@ use crate::commands::message::Disposition;
 use crate::supervise::clock;
 
 /// Accepts a session as soon as connecting is no longer paused.
-async fn accept_again(namespace: &Namespace, session: &str) -> SessionLink {
+async fn accept_again(namespace: &Namespace, session: &str) -> Box<SessionLink> {
     soon(async {
         loop {
             match namespace.accept(QUEUE, Wish::Session(session)).await {
@@ -159,6 +159,29 @@ async fn all_connections_close_when_the_last_link_and_the_namespace_are_gone() {
     drop(namespace);
     drop(link);
     soon(sim.supervisor.idle(crate::supervise::TaskKind::CommandLink)).await;
+}
+
+#[tokio::test]
+async fn many_links_at_once_are_spread_over_connections() {
+    const LINKS: usize = 200;
+    let check = async |parallel_connections: usize| {
+        let sim = Sim::start().await;
+        let namespace = sim.namespace_by(&Connection { parallel_connections, ..sim.connection() });
+        let mut tasks = tokio::task::JoinSet::new();
+        for place in 0..LINKS {
+            let namespace = namespace.clone();
+            tasks.spawn(async move { accept(&namespace, &format!("device-{place}")).await.unwrap() });
+        }
+        let links = soon(tasks.join_all()).await;
+        let status = namespace.status();
+        assert_eq!((status.connections, status.links), (parallel_connections, LINKS));
+        // Nobody waits any more: there is room on what is open.
+        let more = accept(&namespace, "one-more").await.unwrap();
+        assert_eq!(namespace.status().connections, parallel_connections);
+        drop((links, more));
+    };
+    check(1).await;
+    check(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,7 +150,7 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
-pub(super) async fn accept(namespace: &Namespace, session: &str) -> Result<SessionLink, LinkError> {
+pub(super) async fn accept(namespace: &Namespace, session: &str) -> Result<Box<SessionLink>, LinkError> {
     soon(namespace.accept(QUEUE, Wish::Session(session))).await
 }
 
