@@ -35,6 +35,8 @@ struct Device {
     mark: u64,
     /// When the state was entered, or the link worked last.
     since: Instant,
+    /// When the link that it has, or had last, began.
+    began: Instant,
     failures: u32,
 }
 
@@ -95,7 +97,8 @@ impl Dispatcher {
             known.present = true;
             return;
         }
-        let fresh = Device { entity, present: true, state: State::Ready, mark: 0, since: now, failures: 0 };
+        let state = State::Ready;
+        let fresh = Device { entity, present: true, state, mark: 0, since: now, began: now, failures: 0 };
         self.devices.insert(Arc::clone(device), fresh);
         self.enter(device, State::Ready, now);
         let parked = self.entities[entity.0].discovery.unpark(device);
@@ -156,7 +159,8 @@ impl Dispatcher {
         self.enter(&name, State::Pausing { until: now + pause }, now);
     }
 
-    /// The link worked for its device: it is now the one that was idle the shortest.
+    /// The link worked for its device: it is now the one that was idle the shortest. That it works says nothing about how
+    /// it ends: what comes over it may be what it fails of each time.
     pub(crate) fn touched(&mut self, device: &str, link: LinkNo, now: Instant) {
         let Some((name, known)) = self.devices.get_key_value(device) else { return };
         if known.state != (State::Linked { link }) {
@@ -164,9 +168,6 @@ impl Dispatcher {
         }
         let name = Arc::clone(name);
         self.enter(&name, State::Linked { link }, now);
-        if let Some(known) = self.devices.get_mut(&name) {
-            known.failures = 0;
-        }
     }
 
     /// The link is over, whoever ended it.
@@ -176,7 +177,8 @@ impl Dispatcher {
             return;
         };
         let Some(known) = self.devices.get_mut(&name) else { return };
-        if now.saturating_duration_since(known.since) >= SETTLED_AFTER {
+        let was_linked = matches!(known.state, State::Linked { .. });
+        if was_linked && now.saturating_duration_since(known.began) >= SETTLED_AFTER {
             known.failures = 0;
         }
         let entity = &mut self.entities[known.entity.0];
@@ -493,6 +495,9 @@ impl Dispatcher {
         let place = &mut self.entities[known.entity.0];
         leave(place, known);
         self.mark += 1;
+        if matches!(state, State::Linked { .. }) && !matches!(known.state, State::Linked { .. }) {
+            known.began = now;
+        }
         (known.state, known.mark, known.since) = (state, self.mark, now);
         let name = Arc::clone(device);
         match state {

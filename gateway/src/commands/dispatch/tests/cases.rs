@@ -104,6 +104,29 @@ fn a_lost_lock_is_taken_again_soon_and_ever_later_if_it_is_lost_again() {
     assert!(bench.wait_for_accept("d1").0 <= ms(105), "it was well in between");
 }
 
+/// A message that ends its link each time it comes must not turn into a loop: the link works for a moment every time.
+#[test]
+fn a_link_that_fails_of_every_message_is_tried_less_and_less_often() {
+    let mut bench = Bench::new(limits());
+    let mut link = bench.linked("d1");
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        bench.dispatcher.touched("d1", link, bench.now);
+        bench.ended("d1", link, Ended::Failed);
+        let waited;
+        (waited, link) = bench.wait_for_accept("d1");
+        bench.dispatcher.accepted("d1", link, bench.now);
+        waits.push(waited);
+    }
+    assert!(waits[0] <= ms(205) && waits[8] >= ms(15_000), "{waits:?}");
+    for _ in 0..11 {
+        bench.pass(Duration::from_secs(1));
+        bench.dispatcher.touched("d1", link, bench.now);
+    }
+    bench.ended("d1", link, Ended::Failed);
+    assert!(bench.wait_for_accept("d1").0 <= ms(205), "it lived for a while, whenever it worked last");
+}
+
 #[test]
 fn a_busy_service_is_left_alone_for_ten_seconds_at_least_and_then_one_device_tries() {
     let mut bench = Bench::new(limits());
