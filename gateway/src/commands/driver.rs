@@ -5,10 +5,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
 use super::dispatch::{Action, Counts, Dispatcher, Entities, EntityNo, LinkNo, Verdict};
 use super::link::{self, Cloud, Control, Fleet, News, Order, Report};
 use super::metrics::{Metrics, lossy};
 use super::status::{EntityStatus, Handle};
+use super::trouble::Trouble;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
 
 /// How often operators get a new picture.
@@ -23,8 +27,10 @@ pub(super) struct Driver<C: Cloud, F: Fleet> {
     pub(super) handle: Handle,
     /// Every link that has not ended.
     pub(super) links: HashMap<LinkNo, Arc<Control>>,
-    /// The newest error of each entity and when it was.
-    pub(super) errors: Vec<Option<(String, u64)>>,
+    /// What went wrong with each entity.
+    pub(super) troubles: Vec<Trouble>,
+    /// The house-keeping that began last.
+    pub(super) house: Option<JoinHandle<()>>,
 }
 
 /// What woke the loop.
@@ -157,23 +163,20 @@ impl<C: Cloud, F: Fleet> Driver<C, F> {
                 self.links.remove(&link);
                 self.dispatcher.ended(&device, link, why, now);
                 if !self.shared.fleet.is_present(&device) {
+                    // Its going may have been no news any more: of those there are so many at most.
+                    self.dispatcher.absent(&device, now);
                     self.shared.forget(&device);
                 }
             }
         }
     }
 
-    /// Logged when it is another one than the last, so that a thousand links with one trouble are one line.
     fn note(&mut self, entity: EntityNo, error: String) {
-        let Some(last) = self.errors.get_mut(entity.0) else { return };
-        if last.as_ref().is_none_or(|(known, _)| *known != error) {
-            tracing::warn!(
-                entity = &*self.entities.name(entity),
-                error,
-                "commands: a link was refused or lost"
-            );
+        let Some(trouble) = self.troubles.get_mut(entity.0) else { return };
+        if let Some(unlogged) = trouble.note(error.clone(), clock::unix_ms(), clock::now()) {
+            let entity = &*self.entities.name(entity);
+            tracing::warn!(entity, error, repeats = unlogged, "commands: a link was refused or lost");
         }
-        *last = Some((error, clock::unix_ms()));
     }
 
     /// Shows operators how it is.
@@ -186,7 +189,7 @@ impl<C: Cloud, F: Fleet> Driver<C, F> {
             all.add(&counts);
             let down_for = self.dispatcher.down_for(entity, now);
             down += usize::from(down_for.is_some());
-            let error = self.errors.get(place).cloned().flatten();
+            let error = self.troubles.get(place).and_then(Trouble::newest).cloned();
             EntityStatus {
                 entity: name.to_string(),
                 links: counts.linked,
@@ -207,17 +210,23 @@ impl<C: Cloud, F: Fleet> Driver<C, F> {
         self.shared.look();
     }
 
-    /// On a thread for work that blocks: the next time may come before it is done, which harms nobody.
-    fn keep_house(&self) {
-        let shared = Arc::clone(&self.shared);
-        drop(tokio::task::spawn_blocking(move || shared.keep_house()));
+    /// On a thread for work that blocks. A disk that hangs holds one such thread, not one for each second.
+    fn keep_house(&mut self) {
+        if self.house.as_ref().is_none_or(JoinHandle::is_finished) {
+            let shared = Arc::clone(&self.shared);
+            self.house = Some(tokio::task::spawn_blocking(move || shared.keep_house()));
+        }
     }
 
-    /// Ends every link and waits until all have.
+    /// Ends every link and waits until all have. A link whose last write is in doubt ends when somebody has looked, so
+    /// the house is kept meanwhile.
     async fn stop(mut self) {
         self.links.values().for_each(|control| control.tell(Order::Stop));
         while !self.links.is_empty() {
-            let report = self.shared.reports.next().await;
+            let Ok(report) = timeout(LOOK_INTERVAL, self.shared.reports.next()).await else {
+                self.keep_house();
+                continue;
+            };
             if matches!(report.news, News::Refused { .. } | News::FoundNone { .. } | News::Ended { .. }) {
                 self.links.remove(&report.link);
             }

@@ -40,6 +40,7 @@ mod message;
 mod metrics;
 mod service;
 mod status;
+mod trouble;
 
 pub use config::Config;
 #[cfg(any(test, fuzzing))]

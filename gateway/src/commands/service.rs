@@ -11,6 +11,7 @@ use super::dispatch::Dispatcher;
 use super::driver::Driver;
 use super::link::{self, Cloud, Fleet};
 use super::status::Handle;
+use super::trouble::Trouble;
 use crate::mqtt::Devices;
 use crate::outbox;
 use crate::supervise::{Supervisor, TaskKind, clock};
@@ -66,7 +67,8 @@ pub(super) fn launch<C: Cloud, F: Fleet>(
     let driver = Driver {
         dispatcher: Dispatcher::new(config.limits, config.entities.len(), rand::random(), now),
         entities: Arc::clone(&shared.entities),
-        errors: vec![None; config.entities.len()],
+        troubles: vec![Trouble::default(); config.entities.len()],
+        house: None,
         shared,
         supervisor: supervisor.clone(),
         handle,

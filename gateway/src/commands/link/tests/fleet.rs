@@ -59,6 +59,11 @@ impl MemoryFleet {
         self.0.changed.notify_one();
     }
 
+    /// A device goes, and that is no news.
+    pub(super) fn go_unheard(&self, device: &str) {
+        self.0.state.lock().present.remove(device);
+    }
+
     /// The next command that some device got.
     pub(super) async fn sent(&self) -> Sent {
         loop {
