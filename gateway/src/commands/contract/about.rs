@@ -1,14 +1,17 @@
 //! Who a command is, and what is known about it from its message.
 
+use std::hash::{Hash, Hasher};
+
 use super::id;
-use crate::commands::message::Received;
+use crate::commands::message::{LockToken, Received};
 
 /// Who a message is. All four equal means the same command, delivered again; anything else is another one. Sequence
 /// numbers begin again when an entity is created again, and message ids are chosen by senders: neither says it alone,
 /// and no order follows from them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    /// The queue or subscription, as it is configured.
+    /// The queue or subscription, as it is configured. The service does not look at the case of its letters, so
+    /// neither does a comparison: a configuration that is spelled anew makes no command a new one.
     pub(crate) entity: Box<str>,
     /// Its number in the entity.
     pub(crate) sequence: i64,
@@ -48,18 +51,39 @@ const TEXT_BYTES_MAX: usize = 512;
 impl Identity {
     /// The identity of a message of `entity`.
     pub(crate) fn of(received: &Received, entity: &str) -> Self {
-        let message_id = received.message_id.as_deref().filter(|id| !id.is_empty());
-        Self {
-            entity: entity.into(),
-            sequence: received.sequence,
-            enqueued_ms: received.enqueued_ms,
-            message_id: message_id.map(Into::into),
-        }
+        let Received { lock, sequence, enqueued_ms, .. } = *received;
+        let message_id = received.message_id.as_deref().filter(|id| !id.is_empty()).map(Into::into);
+        // A message that cannot be decoded tells nothing of itself; each of them is one of its own all the same.
+        let nameless = message_id.is_none() && (sequence, enqueued_ms) == (0, 0);
+        let message_id = if nameless { Some(word(lock)) } else { message_id };
+        Self { entity: entity.into(), sequence, enqueued_ms, message_id }
     }
 
     /// The command id: the message id as one level of a topic, else the sequence number.
     pub(crate) fn command_id(&self) -> String {
         id::level(self.message_id.as_deref(), self.sequence)
+    }
+}
+
+/// A word for a lock.
+fn word(lock: LockToken) -> Box<str> {
+    format!("{lock:?}").into()
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { entity, sequence, enqueued_ms, message_id } = self;
+        (*sequence, *enqueued_ms) == (other.sequence, other.enqueued_ms)
+            && *message_id == other.message_id
+            && entity.eq_ignore_ascii_case(&other.entity)
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.sequence, self.enqueued_ms, &self.message_id).hash(state);
     }
 }
 

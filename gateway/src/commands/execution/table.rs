@@ -234,7 +234,13 @@ impl Seat {
     }
 
     /// A message came over the link; `remote` is what another replica left in the session's state.
-    pub(crate) fn received(&self, arrival: Arrival, remote: Option<Record>, now_ms: u64) {
+    pub(crate) fn received(&self, mut arrival: Arrival, remote: Option<Record>, now_ms: u64) {
+        if let Err(poison) = &mut arrival.message
+            && *poison.about.device != *self.device()
+        {
+            // One that cannot be decoded does not say whose it is; the session that it came over does.
+            Arc::make_mut(poison).about.device = self.device().into();
+        }
         let mut execution = self.0.entry.execution.lock();
         let (known, in_doubt) = {
             let known = self.0.table.0.known.lock();

@@ -1,5 +1,5 @@
 use super::{ENQUEUED_MS, property, received};
-use crate::commands::contract::{Command, Completion, Defaults, Poison};
+use crate::commands::contract::{Command, Completion, Defaults, Identity, Poison};
 use crate::commands::message::{Body, Received, Value};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -185,4 +185,19 @@ fn of_poison_everything_is_told_that_can_be() {
     let poison = read(&message).expect_err("poison");
     assert_eq!((&*poison.about.id, poison.about.traceparent.as_deref()), ("42", Some(TRACEPARENT)));
     assert_eq!(poison.about.name.as_deref().map(str::len), Some(512));
+}
+
+#[test]
+fn an_identity_is_all_four_and_entities_are_named_in_any_case() {
+    let of = |change: &dyn Fn(&mut Received), entity: &str| {
+        let mut received = received();
+        change(&mut received);
+        Identity::of(&received, entity)
+    };
+    let known = of(&|_| {}, "commands");
+    assert_eq!(known, of(&|received| received.delivery_count = 3, "Commands"));
+    assert_ne!(known, of(&|_| {}, "commands-2"));
+    assert_ne!(known, of(&|received| received.sequence = 43, "commands"));
+    assert_ne!(known, of(&|received| received.enqueued_ms += 1, "commands"));
+    assert_ne!(known, of(&|received| received.message_id = Some("C-1".to_owned()), "commands"));
 }

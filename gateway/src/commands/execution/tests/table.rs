@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::time::{Duration, timeout};
 
 use super::world::{DEVICE, command, received, timing, voice};
-use crate::commands::contract::{Completion, Limits, Phase, Record, Records};
+use crate::commands::contract::{Command, Completion, Defaults, Limits, Phase, Record, Records, record_key};
 use crate::commands::execution::table::Said;
 use crate::commands::execution::{Arrival, Event, Seat, Step, Table};
-use crate::commands::message::{Disposition, LockToken};
+use crate::commands::message::{Body, Disposition, LockToken};
 use crate::mqtt::{Durable, Taken};
 use crate::outbox::{Encoded, StateOps};
 
@@ -53,6 +53,58 @@ fn waiting(table: &Table) -> Seat {
 
 fn phase(table: &Table) -> Option<Phase> {
     table.record(DEVICE).map(|record| record.phase)
+}
+
+/// A message of which nothing can be told, as the AMQP layer hands it over.
+fn undecodable(lock: u8) -> Arrival {
+    let mut received = received(0, Completion::Delivered);
+    received.lock = LockToken([lock; 16]);
+    (received.enqueued_ms, received.message_id, received.session_id) = (0, None, None);
+    received.properties.clear();
+    received.body = Body::Other("a message that is not AMQP");
+    let defaults = Defaults { completion: Completion::Delivered, tenant: None };
+    let poison = Command::read(&received, "commands", &defaults).expect_err("no command");
+    Arrival { lock: received.lock, message: Err(Arc::from(poison)) }
+}
+
+/// How many events and which key of a record a commit puts down.
+fn committed(seat: &Seat) -> Option<(u32, Vec<u8>)> {
+    seat.commit(NOW_MS, |entries, state| {
+        let key = state.changes().into_iter().next().map(|(key, _)| key).unwrap_or_default();
+        (entries.count(), key)
+    })
+}
+
+#[test]
+fn what_cannot_be_decoded_belongs_to_the_device_of_its_session() {
+    let table = table();
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(undecodable(1), None, NOW_MS);
+    assert_eq!(committed(&seat), Some((1, record_key(DEVICE))));
+    // The write may be there all the same, and whoever looks finds it.
+    seat.on(Event::Committed(false), NOW_MS);
+    assert_eq!(seat.step(NOW_MS), Step::Wait { until_ms: None });
+    table.look_at(DEVICE, || Ok(None)).expect("a store");
+    assert_eq!(committed(&seat), Some((1, record_key(DEVICE))), "it was not there");
+    seat.on(Event::Committed(true), NOW_MS);
+    assert!(matches!(seat.step(NOW_MS), Step::Settle { .. }));
+}
+
+#[test]
+fn each_message_that_cannot_be_decoded_has_a_final_event_of_its_own() {
+    let table = table();
+    let seat = table.seat(DEVICE).expect("a free seat");
+    for lock in 1..=3 {
+        seat.received(undecodable(lock), None, NOW_MS);
+        assert_eq!(seat.step(NOW_MS), Step::Commit, "{lock}");
+        assert!(committed(&seat).is_some_and(|(events, _)| events == 1));
+        seat.on(Event::Committed(true), NOW_MS);
+        assert!(matches!(
+            seat.step(NOW_MS),
+            Step::Settle { disposition: Disposition::DeadLetter { .. }, .. }
+        ));
+        seat.on(Event::Settled, NOW_MS);
+    }
 }
 
 #[test]
