@@ -9,10 +9,16 @@ use crate::commands::message::Value;
 pub(super) const SECONDS_MAX: i64 = 366 * 24 * 60 * 60;
 /// What is expected of it.
 pub(super) const EXPECTED: &str =
-    "RFC 3339 text with an offset, or whole seconds after enqueueing from 1 to 31622400";
+    "RFC 3339 text with an offset, or whole seconds after enqueueing from 1, and at most 31622400 s after it";
 
-/// The deadline in Unix milliseconds; `None` if the value is none.
+/// The deadline in Unix milliseconds; `None` if the value is none. A command that waits for its answer keeps those behind
+/// it waiting, so a slip in the year must not keep a device's session for ever.
 pub(super) fn read(value: &Value, enqueued_ms: u64) -> Option<u64> {
+    let latest_ms = enqueued_ms.saturating_add(SECONDS_MAX.unsigned_abs() * 1000);
+    moment(value, enqueued_ms).filter(|deadline_ms| *deadline_ms <= latest_ms)
+}
+
+fn moment(value: &Value, enqueued_ms: u64) -> Option<u64> {
     match value {
         Value::Text(text) => parse(text),
         Value::Integer(seconds) => {
@@ -49,6 +55,18 @@ mod tests {
         check(Value::Integer(30), Some(ENQUEUED_MS + 30_000));
         check(Value::Integer(SECONDS_MAX), Some(ENQUEUED_MS + 31_622_400_000));
         check(Value::Time(1_790_000_000_007), Some(1_790_000_000_007));
+        check(text("2020-01-01T00:00:00Z"), Some(1_577_836_800_000));
+    }
+
+    #[test]
+    fn a_deadline_is_a_year_after_enqueueing_at_most_however_it_is_said() {
+        let latest_ms = ENQUEUED_MS + 31_622_400_000;
+        check(Value::Time(latest_ms), Some(latest_ms));
+        check(Value::Time(latest_ms + 1), None);
+        check(Value::Time(u64::MAX), None);
+        check(Value::Text("2027-09-22T14:13:20Z".to_owned()), Some(latest_ms));
+        check(Value::Text("2027-09-22T14:13:20.001Z".to_owned()), None);
+        check(Value::Text("9999-12-31T23:59:59Z".to_owned()), None);
     }
 
     #[test]
