@@ -39,7 +39,7 @@ enum Idle {
 
 /// How often a link that works says so.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for one renewal. A link has nothing else to do meanwhile.
+/// Longest wait for one renewal. Only the order to close is heard meanwhile.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for giving a session back.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,11 +109,20 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         self.renewal.due()
     }
 
-    /// Renews the lock. A failure that leaves hope is tried again soon.
+    /// Renews the lock. A failure that leaves hope is tried again soon. An order to close ends the wait; what is still
+    /// to be written then gets one more try that is short.
     pub(super) async fn renew(&mut self) -> Result<(), LinkError> {
         let metrics = &self.shared.metrics;
         metrics.renewal_late.record(clock::now().saturating_duration_since(self.renewal.due()));
-        let renewed = timeout(RENEW_TIMEOUT, self.session.renew()).await;
+        let closes = self.place.control.order() >= Order::Close;
+        let renewed = tokio::select! {
+            biased;
+            _ = self.place.control.closed(), if !closes => {
+                self.renewal.failed(clock::now());
+                return Ok(());
+            }
+            renewed = timeout(if closes { CLOSE_TIMEOUT } else { RENEW_TIMEOUT }, self.session.renew()) => renewed,
+        };
         let now = clock::now();
         match renewed {
             Ok(Ok(until_ms)) => {

@@ -344,6 +344,24 @@ async fn with_replicas_what_is_done_stands_in_the_state_of_the_session() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_renewal_that_nobody_answers() {
+    let bench = Bench::start();
+    bench.cloud.set_lock_ms(2000);
+    bench.cloud.answer_no_renewals();
+    bench.cloud.send("busy", "c-1", |_| ());
+    bench.fleet.come("busy");
+    bench.fleet.come("idle");
+    let sent = bench.sent().await;
+    bench.until(|bench| bench.cloud.renewals() >= 2).await;
+    let since = clock::now();
+    bench.stop().await;
+    // A renewal may take 15 s.
+    assert!(clock::now() - since < Duration::from_secs(10));
+    assert!(!bench.cloud.is_locked("busy") && !bench.cloud.is_locked("idle"));
+    drop(sent);
+}
+
+#[tokio::test]
 async fn a_link_takes_little_memory_of_its_own() {
     let bench = Bench::start();
     let place = crate::commands::link::Place {

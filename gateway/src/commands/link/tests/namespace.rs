@@ -28,6 +28,8 @@ struct State {
     links: u64,
     settled: Vec<(String, Disposition)>,
     renewals: u64,
+    /// Renewals are never answered.
+    silent: bool,
     /// Settlements come to nothing: the lock is lost instead.
     lose_settlements: bool,
     lock_ms: Option<u64>,
@@ -120,8 +122,19 @@ impl MemoryCloud {
         self.0.state.lock().sessions.get(session).is_some_and(|held| held.locked_by.is_some())
     }
 
+    /// How many renewals were asked for.
     pub(super) fn renewals(&self) -> u64 {
         self.0.state.lock().renewals
+    }
+
+    /// From now on renewals are not answered.
+    pub(super) fn answer_no_renewals(&self) {
+        self.0.state.lock().silent = true;
+    }
+
+    /// How often a session was given to somebody.
+    pub(super) fn accepts(&self) -> u64 {
+        self.0.state.lock().links
     }
 
     /// From now on settlements do not arrive: whoever sends one loses the lock. Or they do again.
@@ -303,7 +316,14 @@ impl Session for MemorySession {
 
     async fn renew(&mut self) -> Result<u64, LinkError> {
         self.with(|_| ())?;
-        self.cloud.0.state.lock().renewals += 1;
+        let silent = {
+            let mut state = self.cloud.0.state.lock();
+            state.renewals += 1;
+            state.silent
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
         Ok(clock::unix_ms() + self.lock_ms)
     }
 
