@@ -12,12 +12,13 @@ use tempfile::TempDir;
 
 use self::fleet::{MemoryFleet, Sent};
 use self::namespace::MemoryCloud;
+use crate::commands::amqp::{Namespace, SessionLink};
 use crate::commands::config::Config;
 use crate::commands::dispatch::Limits;
-use crate::commands::link::Shared;
+use crate::commands::link::{Control, Shared};
 use crate::commands::message::{Body, Disposition};
 use crate::commands::{Handle, service};
-use crate::mqtt::Fate;
+use crate::mqtt::{Devices, Fate};
 use crate::outbox;
 use crate::supervise::{Phase, Supervisor, TaskKind, clock};
 
@@ -362,16 +363,47 @@ async fn a_stop_does_not_wait_for_a_renewal_that_nobody_answers() {
 }
 
 #[tokio::test]
-async fn a_link_takes_little_memory_of_its_own() {
+async fn a_device_that_goes_unheard_is_not_accepted_for_ever() {
     let bench = Bench::start();
-    let place = crate::commands::link::Place {
-        entity: crate::commands::dispatch::EntityNo(0),
-        name: "commands".into(),
-        link: crate::commands::dispatch::LinkNo(u64::MAX),
-        control: Arc::new(crate::commands::link::Control::new(crate::commands::link::Order::Close)),
+    bench.fleet.come("d1");
+    bench.until(|bench| bench.cloud.is_locked("d1")).await;
+    // Only so many who are gone are news; this one is not.
+    bench.fleet.go_unheard("d1");
+    bench.cloud.send("d1", "c-1", |_| ());
+    let lost = |bench: &Bench| {
+        bench
+            .handle
+            .status()
+            .entities
+            .iter()
+            .all(|entity| entity.links + entity.accepting + entity.waiting == 0)
     };
-    let task = crate::commands::link::accept(Arc::clone(&bench.shared), place, "d1".into());
-    let bytes = size_of_val(&task);
-    println!("{bytes} bytes");
-    assert!(bytes <= 4096, "{bytes} bytes for the task of a link");
+    bench.until(|bench| bench.cloud.accepts() == 1 && !bench.cloud.is_locked("d1") && lost(bench)).await;
+    assert_eq!(bench.cloud.delivery_count("d1"), Some(0));
+    bench.fleet.come("d1");
+    bench.sent().await.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-1")]);
+}
+
+/// The size of what a function of three arguments returns, without calling it.
+fn size_of_result<A, B, C, R>(_function: fn(A, B, C) -> R) -> usize {
+    size_of::<R>()
+}
+
+/// What waits for commands is the task, a session of the AMQP layer in it, and what the driver knows of both. What the
+/// AMQP library itself takes is not ours.
+#[test]
+fn a_link_that_waits_takes_little_memory_of_its_own() {
+    let task = size_of_result(crate::commands::link::accept::<Namespace, Devices>);
+    let session = size_of::<SessionLink>();
+    let control = size_of::<Control>() + 2 * size_of::<usize>();
+    fn waiting<'a, A: 'a, R>(_function: fn(&'a mut A) -> R) -> usize {
+        size_of::<R>()
+    }
+    let receiving = waiting(SessionLink::receive);
+    println!(
+        "task {task} bytes, {session} of them the session, {receiving} what waits for a message; control {control}"
+    );
+    let own = task - session - receiving;
+    assert!(own <= 1024, "{own} bytes of {task} in the task of a link");
 }
