@@ -76,6 +76,39 @@ pub(crate) enum Disposition {
     },
 }
 
+// === impl Received ===
+
+impl Received {
+    /// How much memory it holds, near enough: its texts, its properties and its body.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { message_id, session_id, subject, content_type, correlation_id, .. } = self;
+        let Self { reply_to, reply_to_session_id, properties, body, .. } = self;
+        let texts = [message_id, session_id, subject, content_type, correlation_id];
+        let texts = texts.into_iter().chain([reply_to, reply_to_session_id]);
+        let texts: usize = texts.flatten().map(String::len).sum();
+        let properties: usize = properties.iter().map(|(name, value)| name.len() + value.bytes()).sum();
+        let body = match body {
+            Body::Data(bytes) => bytes.len(),
+            Body::Text(text) => text.len(),
+            Body::Other(_) => 0,
+        };
+        size_of::<Self>() + texts + properties + body
+    }
+}
+
+// === impl Value ===
+
+impl Value {
+    fn bytes(&self) -> usize {
+        let held = match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Integer(_) | Self::Bool(_) | Self::Double(_) | Self::Time(_) | Self::Other(_) => 0,
+        };
+        size_of::<(String, Self)>() + held
+    }
+}
+
 // === impl LockToken ===
 
 impl fmt::Debug for LockToken {

@@ -10,7 +10,7 @@ const STATUSES: &[&str] = &["delivered", "succeeded", "failed", "rejected", "exp
 const DISPOSITIONS: &[&str] = &["complete", "abandon", "dead-letter"];
 const REASONS: &[&str] = &["refused", "malformed", "too-large", "expired"];
 const ABANDONS: &[&str] = &["refused", "no-ack"];
-const LEFT: &[&str] = &["disconnected", "lock-lost", "lost", "stopped", "failed"];
+const LEFT: &[&str] = &["disconnected", "lock-lost", "lost", "stopped", "no-room", "failed"];
 const LINKS: &[&str] = &["linked", "accepting", "closing", "asking", "parked"];
 const WAITING: &[&str] = &["ready", "pausing", "passive"];
 const ACCEPTS: &[&str] = &["accepted", "locked", "busy", "quota", "lost", "timed-out", "forbidden", "other"];
@@ -78,7 +78,7 @@ const ABANDONED: Metric = Metric {
 const LEFT_TOTAL: Metric = Metric {
     name: "penstock_commands_left_total",
     kind: Kind::Counter,
-    help: "Messages left without being settled, which Service Bus delivers again: the device went, the lock or the connection was lost, or the gateway stopped.",
+    help: "Messages left without being settled, which Service Bus delivers again: the device went, the lock or the connection was lost, the gateway stopped, or `commands.memory_bytes_max` was in use.",
     labels: &[("reason", LEFT)],
 };
 const PENDING: Metric = Metric {
@@ -91,6 +91,12 @@ const IN_FLIGHT: Metric = Metric {
     name: "penstock_commands_in_flight",
     kind: Kind::Gauge,
     help: "Commands on their way to devices, of at most `commands.in_flight_max`.",
+    labels: &[],
+};
+const MEMORY: Metric = Metric {
+    name: "penstock_commands_memory_bytes",
+    kind: Kind::Gauge,
+    help: "Memory of messages in hand, of at most `commands.memory_bytes_max`.",
     labels: &[],
 };
 const LINKS_NOW: Metric = Metric {
@@ -186,6 +192,7 @@ pub(crate) const METRICS: &[Metric] = &[
     LEFT_TOTAL,
     PENDING,
     IN_FLIGHT,
+    MEMORY,
     LINKS_NOW,
     WAITING_NOW,
     PRESENT,
@@ -210,6 +217,7 @@ pub(super) struct Metrics {
     pub(super) refused: Counter,
     pub(super) pending: Gauge,
     pub(super) in_flight: Gauge,
+    pub(super) memory: Gauge,
     pub(super) present: Gauge,
     pub(super) down: Gauge,
     pub(super) locks_lost: Counter,
@@ -232,6 +240,8 @@ pub(super) enum Left {
     Lost,
     /// The gateway stops.
     Stopped,
+    /// Messages in hand take all the memory that they may.
+    NoRoom,
     /// A failure of our own.
     Failed,
 }
@@ -252,6 +262,7 @@ impl Metrics {
             refused: counter(&REFUSED),
             pending: gauge(&PENDING),
             in_flight: gauge(&IN_FLIGHT),
+            memory: gauge(&MEMORY),
             present: gauge(&PRESENT),
             down: gauge(&DOWN),
             locks_lost: counter(&LOCKS_LOST),
@@ -323,6 +334,7 @@ impl Left {
             Self::LockLost => "lock-lost",
             Self::Lost => "lost",
             Self::Stopped => "stopped",
+            Self::NoRoom => "no-room",
             Self::Failed => "failed",
         }
     }

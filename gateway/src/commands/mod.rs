@@ -26,7 +26,7 @@
 //! | links per entity | `links_max` | devices are reached by discovery, the idlest link makes room |
 //! | accepts | `accepts_per_second` | devices wait for their turn |
 //! | commands on their way to devices | `in_flight_max` | messages wait with their lock held |
-//! | messages in memory | one per link, of the size that Service Bus takes | |
+//! | messages in memory | one per link, `memory_bytes_max` in all | what finds no room is left, and comes again |
 //! | records of commands | one per device, `completed_kept` | the oldest are forgotten |
 
 mod amqp;

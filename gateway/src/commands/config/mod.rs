@@ -77,6 +77,12 @@ const IN_FLIGHT_MAX: Key = Key {
     default: Preset::Is("1000"),
     help: "Most commands on their way to devices at once, one per device. Others wait with their lock held.",
 };
+const MEMORY_BYTES_MAX: Key = Key {
+    name: "memory_bytes_max",
+    value: Value::Bytes { min: 1 << 20, max: 1 << 40 },
+    default: Preset::Is("64MiB"),
+    help: "Most memory of messages that are in hand, of all links together. A message that finds no room is left without being settled or counted as failed, and its session is accepted again after a pause.",
+};
 const DISCOVERY_RECEIVERS: Key = Key {
     name: "discovery_receivers",
     value: Value::Count { min: 0, max: 100 },
@@ -146,6 +152,8 @@ pub struct Config {
     pub(crate) limits: Limits,
     /// Most commands on their way to devices.
     pub(crate) in_flight_max: usize,
+    /// Most memory of messages in hand, in KiB.
+    pub(crate) memory_kib: u32,
     /// Whether the state of sessions is kept for other gateways.
     pub(crate) replicas: bool,
     /// How long records of commands that are done are kept.
@@ -170,6 +178,7 @@ impl Config {
             LINKS_MAX,
             ACCEPTS_PER_SECOND,
             IN_FLIGHT_MAX,
+            MEMORY_BYTES_MAX,
             DISCOVERY_RECEIVERS,
             PARKED_MAX,
             PARK_TIME,
@@ -195,6 +204,7 @@ impl Config {
         let links_max = section.length(&LINKS_MAX)?;
         let accepts_per_second = section.length(&ACCEPTS_PER_SECOND)?.try_into().unwrap_or(u32::MAX);
         let in_flight_max = section.length(&IN_FLIGHT_MAX)?;
+        let memory_kib = section.bytes(&MEMORY_BYTES_MAX)?.as_usize() / 1024;
         let receivers = section.length(&DISCOVERY_RECEIVERS)?;
         let parked_max = section.length(&PARKED_MAX)?;
         let park_time = section.time(&PARK_TIME)?;
@@ -217,6 +227,7 @@ impl Config {
             type_prefix,
             limits: Limits { links_max, accepts_per_second, receivers, parked_max, park_time },
             in_flight_max,
+            memory_kib: u32::try_from(memory_kib).unwrap_or(u32::MAX),
             replicas,
             completed_kept,
         })
@@ -243,6 +254,7 @@ impl Config {
                 park_time: Duration::from_secs(5),
             },
             in_flight_max: 100,
+            memory_kib: 1024,
             replicas: false,
             completed_kept: Duration::from_secs(3600),
         }

@@ -15,6 +15,7 @@
 //! | What is bounded | By | At the bound |
 //! |---|---|---|
 //! | messages in hand | one per link | the next one waits in Service Bus |
+//! | their memory | `memory_bytes_max` | the message is left, and its session accepted again |
 //! | commands on their way | `in_flight_max` | the message waits in hand, its lock held |
 //! | reports | a few per link | |
 

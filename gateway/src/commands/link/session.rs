@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep_until, timeout};
 
 use super::cloud::{Cloud, Session as _};
@@ -24,6 +25,8 @@ pub(super) struct Serving<'a, C: Cloud, F: Fleet> {
     pub(super) device: &'a Arc<str>,
     pub(super) session: C::Session,
     renewal: Renewal,
+    /// The memory of the message in hand, of what all links may hold.
+    memory: Option<OwnedSemaphorePermit>,
     touched: Option<Instant>,
     /// Nobody has looked at the state of the session yet.
     pub(super) fresh: bool,
@@ -52,7 +55,19 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         session: C::Session,
     ) -> Self {
         let renewal = Renewal::new(session.locked_until_ms(), clock::unix_ms(), clock::now(), rand::random());
-        Self { shared, place, device, session, renewal, touched: None, fresh: true }
+        Self { shared, place, device, session, renewal, memory: None, touched: None, fresh: true }
+    }
+
+    /// Runs until the link is told to close (`Ok`), or is lost. [`Self::close`] is due then.
+    pub(super) async fn run(&mut self) -> Result<(), LinkError> {
+        let end = self.serve().await;
+        if let Err(LinkError::LockLost(_)) = &end {
+            self.shared.metrics.locks_lost.increment(1);
+        }
+        if let Some(memory) = self.memory.take() {
+            self.shared.keep_memory(self.device, memory);
+        }
+        end
     }
 
     /// Gives the session back. One that is not given back in time is so when its link is gone.
@@ -60,8 +75,7 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         drop(timeout(CLOSE_TIMEOUT, self.session.close()).await);
     }
 
-    /// Serves until the link is told to close (`Ok`), or is lost.
-    pub(super) async fn serve(&mut self) -> Result<(), LinkError> {
+    async fn serve(&mut self) -> Result<(), LinkError> {
         loop {
             let order = self.place.control.order();
             if order >= Order::Finish {
@@ -73,10 +87,13 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
                 Idle::Lost(error) => return Err(error),
                 Idle::Received(received) => {
                     self.touch();
-                    // Most links have nothing in hand: room for it is made when it comes.
+                    let Some(memory) = self.shared.memory(self.device, &received) else { return Ok(()) };
+                    self.memory = Some(memory);
+                    // On the heap, so that a link that waits is small: most links wait.
                     if !Box::pin(Hand::take(self, *received)).await? {
                         return Ok(());
                     }
+                    self.memory = None;
                     self.touch();
                 }
             }

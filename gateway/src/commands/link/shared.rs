@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use penstock_proto::GatewayId;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cloud::Cloud;
 use super::control::Reports;
@@ -16,6 +16,7 @@ use crate::commands::config::Config;
 use crate::commands::contract::{Completion, Limits, Records, Voice};
 use crate::commands::dispatch::Entities;
 use crate::commands::execution::{Seat, Table, Timing};
+use crate::commands::message::Received;
 use crate::commands::metrics::{Left, Metrics, lossy};
 use crate::outbox::{self, Appender, StateOps, Urgency};
 use crate::supervise::clock;
@@ -32,6 +33,9 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
     /// One permit for each command on its way to a device.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) in_flight_max: usize,
+    /// One permit for each KiB of messages in memory.
+    memory: Arc<Semaphore>,
+    memory_kib: u32,
     /// When a command is done that does not say it itself.
     pub(super) completion: Completion,
     /// Whether the state of sessions tells other gateways of what is done.
@@ -39,7 +43,7 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
     outbox: outbox::Handle,
     handle: Handle,
     /// Commands whose link was lost while their device has them: the next link goes on with them.
-    kept: Mutex<HashMap<Arc<str>, Kept<F::Delivery>>>,
+    kept: Mutex<HashMap<Arc<str>, Keeping<F::Delivery>>>,
     done: Arc<outbox::Completion>,
 }
 
@@ -47,6 +51,12 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
 pub(super) struct Kept<D> {
     pub(super) seat: Seat,
     pub(super) delivery: Option<D>,
+}
+
+/// The same with the memory of its message.
+struct Keeping<D> {
+    kept: Kept<D>,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 /// A message in hand. However its hand ends, it is counted out: settled, or left for a reason.
@@ -91,6 +101,8 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
             appender,
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
             in_flight_max: config.in_flight_max,
+            memory: Arc::new(Semaphore::new(config.memory_kib as usize)),
+            memory_kib: config.memory_kib,
             completion: config.completion,
             replicas: config.replicas,
             outbox: outbox.clone(),
@@ -108,14 +120,42 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
         Pending { metrics: &self.metrics, handle: &self.handle, reason: Left::Failed, settled: false }
     }
 
+    /// Room in memory for a message of `device` that came. Without it the message is left at once: its session is
+    /// closed, which does not count as a failed delivery, and accepted again after a pause.
+    pub(super) fn memory(&self, device: &str, received: &Received) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(received.bytes().div_ceil(1024)).unwrap_or(u32::MAX);
+        // One that is larger than all of it passes when nothing else is there.
+        let kib = kib.min(self.memory_kib);
+        // A command that is kept is nearly always the one that comes again: it must not be in its own way.
+        let kept = self.kept.lock().get_mut(device).and_then(|keeping| keeping.memory.take());
+        if let Some(memory) = kept
+            && memory.num_permits() >= kib as usize
+        {
+            return Some(memory);
+        }
+        let room = Arc::clone(&self.memory).try_acquire_many_owned(kib).ok();
+        if room.is_none() {
+            let mut pending = self.pending();
+            pending.reason = Left::NoRoom;
+        }
+        room
+    }
+
     /// Keeps a command whose link was lost.
     pub(super) fn keep(&self, device: &Arc<str>, kept: Kept<F::Delivery>) {
-        self.kept.lock().insert(Arc::clone(device), kept);
+        self.kept.lock().insert(Arc::clone(device), Keeping { kept, memory: None });
+    }
+
+    /// The memory of a message that was in hand when its link ended: it is held as long as its command is kept.
+    pub(super) fn keep_memory(&self, device: &str, memory: OwnedSemaphorePermit) {
+        if let Some(keeping) = self.kept.lock().get_mut(device) {
+            keeping.memory = Some(memory);
+        }
     }
 
     /// Takes back what [`Self::keep`] got.
     pub(super) fn kept(&self, device: &str) -> Option<Kept<F::Delivery>> {
-        self.kept.lock().remove(device)
+        self.kept.lock().remove(device).map(|keeping| keeping.kept)
     }
 
     /// The device is gone, and with it what it had in hand.
@@ -127,6 +167,8 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
     pub(crate) fn look(&self) {
         let free = self.in_flight.available_permits();
         self.metrics.in_flight.set(lossy(self.in_flight_max.saturating_sub(free)));
+        let kib = (self.memory_kib as usize).saturating_sub(self.memory.available_permits());
+        self.metrics.memory.set(lossy(kib * 1024));
     }
 
     /// Every second or so, off the async workers: settles doubts about what is in the store, and forgets what is old.

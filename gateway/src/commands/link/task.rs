@@ -108,10 +108,7 @@ async fn serve<C: Cloud, F: Fleet>(
     session: C::Session,
 ) -> Result<(), LinkError> {
     let mut serving = Serving::new(shared, place, device, session);
-    let end = serving.serve().await;
-    if let Err(LinkError::LockLost(_)) = &end {
-        shared.metrics.locks_lost.increment(1);
-    }
+    let end = serving.run().await;
     Box::pin(serving.close()).await;
     end
 }

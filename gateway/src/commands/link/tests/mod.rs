@@ -16,7 +16,7 @@ use crate::commands::amqp::{Namespace, SessionLink};
 use crate::commands::config::Config;
 use crate::commands::dispatch::Limits;
 use crate::commands::link::{Control, Shared};
-use crate::commands::message::{Body, Disposition};
+use crate::commands::message::{Body, Disposition, Received};
 use crate::commands::{Handle, service};
 use crate::mqtt::{Devices, Fate};
 use crate::outbox;
@@ -360,6 +360,76 @@ async fn a_stop_does_not_wait_for_a_renewal_that_nobody_answers() {
     assert!(clock::now() - since < Duration::from_secs(10));
     assert!(!bench.cloud.is_locked("busy") && !bench.cloud.is_locked("idle"));
     drop(sent);
+}
+
+#[tokio::test]
+async fn messages_in_hand_take_no_more_memory_than_they_may() {
+    let bench = Bench::with(|config| config.memory_kib = 100);
+    let large = |received: &mut Received| received.body = Body::Data(vec![7; 60 << 10]);
+    bench.cloud.send("d1", "c-1", large);
+    bench.fleet.come("d1");
+    let first = bench.sent().await;
+    bench.cloud.send("d2", "c-2", large);
+    bench.cloud.send("d3", "c-3", |_| ());
+    bench.fleet.come("d2");
+    bench.fleet.come("d3");
+    let small = bench.sent().await;
+    assert_eq!(&*small.id, "c-3", "what finds room goes on");
+    // It is accepted, left and accepted again, and that costs nothing.
+    bench.until(|bench| bench.cloud.accepts() >= 5).await;
+    assert!(bench.fleet.try_sent().is_none());
+    assert_eq!(bench.cloud.delivery_count("d2"), Some(0));
+    assert!(bench.handle.status().pending <= 3);
+    first.end(Fate::Acknowledged);
+    let second = bench.sent().await;
+    assert_eq!((&*second.id, second.redelivered), ("c-2", false));
+    second.end(Fate::Acknowledged);
+    small.end(Fate::Acknowledged);
+    bench.settled(3).await;
+}
+
+#[tokio::test]
+async fn a_message_larger_than_all_the_memory_is_delivered_alone() {
+    let bench = Bench::with(|config| config.memory_kib = 100);
+    bench.cloud.send("d1", "c-1", |received| received.body = Body::Data(vec![7; 200 << 10]));
+    bench.fleet.come("d1");
+    bench.sent().await.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-1")]);
+}
+
+#[tokio::test]
+async fn a_command_that_is_kept_between_two_links_keeps_its_memory() {
+    let bench = Bench::with(|config| config.memory_kib = 100);
+    let large = |received: &mut Received| received.body = Body::Data(vec![7; 60 << 10]);
+    bench.cloud.send("d1", "c-1", large);
+    bench.fleet.come("d1");
+    let first = bench.sent().await;
+    bench.cloud.lock_elsewhere("d1", true);
+    bench.until(|bench| bench.handle.status().pending == 0).await;
+    bench.cloud.send("d2", "c-2", large);
+    bench.fleet.come("d2");
+    bench.until(|bench| bench.cloud.accepts() >= 3).await;
+    assert!(bench.fleet.try_sent().is_none());
+    // The device goes, and with it what was kept for it.
+    bench.fleet.go("d1");
+    bench.sent().await.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-2")]);
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_command_that_is_kept_leaves_its_memory_to_itself_when_it_comes_again() {
+    let bench = Bench::with(|config| config.memory_kib = 100);
+    bench.cloud.send("d1", "c-1", |received| received.body = Body::Data(vec![7; 60 << 10]));
+    bench.fleet.come("d1");
+    let sent = bench.sent().await;
+    for link in 2..5 {
+        bench.cloud.lose_lock("d1");
+        bench.until(|bench| bench.cloud.accepts() == link && bench.handle.status().pending == 1).await;
+    }
+    sent.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-1")]);
+    assert!(bench.fleet.try_sent().is_none());
 }
 
 #[tokio::test]
