@@ -505,7 +505,7 @@ impl Execution {
     /// An answer to the command in flight.
     fn answer_current(&mut self, answer: &Heeding<'_>, batch: &mut Batch<'_>, now_ms: u64) -> Heard {
         let Some(current) = &mut self.current else { return Heard::Unknown };
-        if matches!(current.stage, Stage::Settle { .. }) {
+        if current.answered || matches!(current.stage, Stage::Settle { .. }) {
             return Heard::Repeated;
         }
         if self.answering.is_some() || (self.writing.is_some() && matches!(current.stage, Stage::Final(_))) {

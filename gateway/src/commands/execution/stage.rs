@@ -17,6 +17,8 @@ pub(super) struct Current {
     redelivered: bool,
     /// It went to the device's session.
     pub(super) published: bool,
+    /// Its end is an answer that is durable: no other one counts.
+    pub(super) answered: bool,
     /// What is durable, once it is done.
     done: Option<Record>,
 }
@@ -77,7 +79,8 @@ impl Current {
         };
         let redelivered = begun || about.delivery_count > 0;
         let lock = Some(lock);
-        let mut current = Self { content, lock, stage, redelivered, published: false, done: None };
+        let (published, answered, done) = (false, false, None);
+        let mut current = Self { content, lock, stage, redelivered, published, answered, done };
         if let Some(record) = &known {
             current.catch_up(record);
         }
@@ -107,7 +110,10 @@ impl Current {
             Phase::Delivered { deadline_ms } if before_final && !waits => {
                 self.stage = Stage::Waiting { deadline_ms: *deadline_ms };
             }
-            Phase::Answered(answer) if before_final => self.stage = Stage::Final(answer.outcome()),
+            Phase::Answered(answer) if before_final => {
+                self.answered = true;
+                self.stage = Stage::Final(answer.outcome());
+            }
             Phase::Done(_) if !matches!(self.stage, Stage::Settle { .. }) => {
                 self.done = Some(record.clone());
                 self.stage = Stage::Settle { told: false };

@@ -354,6 +354,22 @@ fn an_answer_that_comes_before_its_message_does_is_kept() {
     assert_eq!(Life::new().answer(r#"{"status":"failed"}"#, Some(&kept)), (Heard::Repeated, None));
 }
 
+/// The device was told that its first answer is kept, and said something else before the message was there again.
+#[test]
+fn the_first_answer_counts_also_if_another_comes_before_its_final_event() {
+    let (heard, first) = {
+        let mut life = Life::new();
+        let known = record(&answered(), Phase::Started);
+        life.answer(r#"{"status":"succeeded"}"#, Some(&known))
+    };
+    assert_eq!(heard, Heard::Written);
+    let mut life = Life::of(&answered(), first.clone());
+    assert_eq!(life.step(), Step::Commit);
+    assert_eq!(life.answer(r#"{"status":"failed"}"#, first.as_ref()), (Heard::Repeated, None));
+    assert_eq!(life.commit().phase, Phase::Done(Disposition::Complete));
+    assert_eq!(life.told, [("succeeded".to_owned(), true, None)]);
+}
+
 #[test]
 fn what_came_back_after_the_device_left_begins_by_its_record() {
     let mut life = Life::of(&delivered(), None);
