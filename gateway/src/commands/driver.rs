@@ -231,6 +231,7 @@ impl<C: Cloud, F: Fleet> Driver<C, F> {
                 self.links.remove(&report.link);
             }
         }
+        self.shared.replies.close();
         self.look(clock::now());
     }
 }

@@ -2,6 +2,7 @@
 //! and the links.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A received message that is locked for us, with everything the contract looks at.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,31 @@ pub(crate) struct Received {
     /// The application properties, in order.
     pub(crate) properties: Vec<(String, Value)>,
     pub(crate) body: Body,
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Outgoing {
+    /// What duplicates are told by.
+    pub(crate) message_id: Option<String>,
+    /// The session it belongs to; required by entities with sessions.
+    pub(crate) session_id: Option<String>,
+    /// What it is about.
+    pub(crate) subject: Option<String>,
+    /// The type of the body.
+    pub(crate) content_type: Option<String>,
+    /// What it belongs to.
+    pub(crate) correlation_id: Option<String>,
+    /// The entity that answers go to.
+    pub(crate) reply_to: Option<String>,
+    /// The session that answers go to.
+    pub(crate) reply_to_session_id: Option<String>,
+    /// How long it may wait; as the entity says without.
+    pub(crate) time_to_live: Option<Duration>,
+    /// The application's properties. Values of other types than AMQP has are left out.
+    pub(crate) properties: Vec<(String, Value)>,
+    /// What it says.
+    pub(crate) body: Vec<u8>,
 }
 
 /// The value of an application property.

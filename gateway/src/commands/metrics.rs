@@ -3,7 +3,10 @@
 
 use metrics::{Counter, Gauge, Histogram};
 
+use std::time::Duration;
+
 use super::dispatch::{Counts, Refusal};
+use super::replies::Failure;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
 
 const STATUSES: &[&str] = &["delivered", "succeeded", "failed", "rejected", "expired"];
@@ -16,6 +19,19 @@ const WAITING: &[&str] = &["ready", "pausing", "passive"];
 const ACCEPTS: &[&str] = &["accepted", "locked", "busy", "quota", "lost", "timed-out", "forbidden", "other"];
 const FINDS: &[&str] = &["served", "parked", "closed", "none", "refused"];
 const RENEWALS: &[&str] = &["renewed", "lock-lost", "failed"];
+const UNREPLIED: &[&str] = &[
+    "off",
+    "malformed",
+    "foreign",
+    "not-allowed",
+    "not-found",
+    "refused",
+    "full",
+    "busy",
+    "timed-out",
+    "lost",
+    "other",
+];
 const TIMES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
     86_400.0,
@@ -147,6 +163,24 @@ const LOCKS_LOST: Metric = Metric {
     help: "Links that ended because their lock was lost.",
     labels: &[],
 };
+const REPLIED: Metric = Metric {
+    name: "penstock_commands_replies_sent_total",
+    kind: Kind::Counter,
+    help: "Replies that the entity named by the command has taken, those sent again included.",
+    labels: &[],
+};
+const NOT_REPLIED: Metric = Metric {
+    name: "penstock_commands_replies_failed_total",
+    kind: Kind::Counter,
+    help: "Replies that commands asked for and that were given up, by reason. Their messages are settled all the same.",
+    labels: &[("reason", UNREPLIED)],
+};
+const REPLY_TIME: Metric = Metric {
+    name: "penstock_commands_reply_seconds",
+    kind: Kind::Histogram(TIMES),
+    help: "How long it took to send a reply, those given up not among them.",
+    labels: &[],
+};
 const ACCEPT_TIME: Metric = Metric {
     name: "penstock_commands_accept_seconds",
     kind: Kind::Histogram(TIMES),
@@ -201,6 +235,9 @@ pub(crate) const METRICS: &[Metric] = &[
     FOUND,
     RENEWED,
     LOCKS_LOST,
+    REPLIED,
+    NOT_REPLIED,
+    REPLY_TIME,
     ACCEPT_TIME,
     AGE,
     ACK_TIME,
@@ -300,6 +337,16 @@ impl Metrics {
 
     pub(super) fn left(reason: Left) {
         counter_with(&LEFT_TOTAL, "reason", reason.name()).increment(1);
+    }
+
+    /// A reply was taken after this long.
+    pub(super) fn replied(took: Duration) {
+        counter(&REPLIED).increment(1);
+        histogram(&REPLY_TIME).record(took);
+    }
+
+    pub(super) fn not_replied(failure: Failure) {
+        counter_with(&NOT_REPLIED, "reason", failure.name()).increment(1);
     }
 
     pub(super) fn accepted(refusal: Option<Refusal>) {

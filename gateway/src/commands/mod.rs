@@ -6,7 +6,7 @@
 //! ```text
 //! Service Bus ──amqp── link (one task per device) ──► execution ──► device (mqtt)
 //!      ▲                 ▲                              │  ▲ PUBACK, answer
-//!      └─── settled ─────┤                              ▼  │
+//!      └─ reply, settled ┤                              ▼  │
 //!                        └──── durable ◄── status event and record (outbox)
 //!                  dispatch: who gets a link
 //! ```
@@ -27,6 +27,7 @@
 //! | accepts | `accepts_per_second` | devices wait for their turn |
 //! | commands on their way to devices | `in_flight_max` | messages wait with their lock held |
 //! | messages in memory | one per link, `memory_bytes_max` in all | what finds no room is left, and comes again |
+//! | time for a reply | `replies.timeout` | it is given up, and counted |
 //! | records of commands | one per device, `completed_kept` | the oldest are forgotten |
 
 mod amqp;
@@ -38,6 +39,7 @@ mod execution;
 mod link;
 mod message;
 mod metrics;
+mod replies;
 mod service;
 mod status;
 mod trouble;

@@ -48,7 +48,9 @@ impl Service {
         let namespace = Namespace::new(&config.connection, config.tokens.clone(), supervisor)
             .map_err(|error: SetUpError| StartError::Connection(Box::new(error)))?;
         let handle = Handle::default();
-        let shared = link::Shared::open(config, gateway, outbox, namespace, devices.clone(), handle.clone())?;
+        let fleet = devices.clone();
+        let shared =
+            link::Shared::open(config, gateway, outbox, namespace, fleet, handle.clone(), supervisor)?;
         let shared = Arc::new(shared);
         devices.answers(Arc::new(shared.table.clone()));
         launch(config, shared, handle.clone(), supervisor);

@@ -40,7 +40,6 @@ mod message;
 mod pool;
 mod sas;
 mod schedule;
-#[cfg_attr(not(test), expect(dead_code, reason = "what sends comes behind what receives"))]
 mod sender;
 mod settlement;
 mod websocket;
@@ -58,9 +57,7 @@ pub(crate) use error::LinkError;
 pub(crate) use link::{SessionLink, Wish};
 #[cfg(test)]
 pub(crate) use pool::PoolStatus;
-#[cfg(test)]
-pub(crate) use sender::Outgoing;
-pub(crate) use sender::Sender;
+pub(crate) use sender::{Sender, Taking};
 
 use super::message::Received;
 use crate::azure::TokenHandle;
@@ -137,7 +134,6 @@ impl Namespace {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what sends comes behind what receives"))]
     pub(crate) async fn sender(&self, entity: &str) -> Result<Sender, LinkError> {
         let (pool, address) = (Arc::clone(&self.pool), entity.to_owned());
         self.detached(async move { sender::attach(pool.permit().await?, &address).await }).await

@@ -1,7 +1,9 @@
 //! The link that sends to an entity.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fe2o3_amqp::session::SessionHandle;
@@ -15,7 +17,7 @@ use super::carrier::end;
 use super::entity::Entity;
 use super::error::{Cause, LinkError};
 use super::pool::Permit;
-use crate::commands::message::Value;
+use crate::commands::message::{Outgoing, Value};
 
 /// A link that sends to an entity.
 pub(crate) struct Sender {
@@ -25,33 +27,12 @@ pub(crate) struct Sender {
     _permit: Permit,
 }
 
-/// A message to send.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Outgoing {
-    /// What duplicates are told by.
-    pub(crate) message_id: Option<String>,
-    /// The session it belongs to; required by entities with sessions.
-    pub(crate) session_id: Option<String>,
-    /// What it is about.
-    pub(crate) subject: Option<String>,
-    /// The type of the body.
-    pub(crate) content_type: Option<String>,
-    /// What it belongs to.
-    pub(crate) correlation_id: Option<String>,
-    /// The entity that answers go to.
-    pub(crate) reply_to: Option<String>,
-    /// The session that answers go to.
-    pub(crate) reply_to_session_id: Option<String>,
-    /// How long it may wait; as the entity says without.
-    pub(crate) time_to_live: Option<Duration>,
-    /// The application's properties. Values of other types than AMQP has are left out.
-    pub(crate) properties: Vec<(String, Value)>,
-    /// What it says.
-    pub(crate) body: Vec<u8>,
-}
+/// Whether an entity has taken a message. After [`LinkError::Lost`] it may have done so all the same.
+#[must_use = "whether it arrives is not known before"]
+pub(crate) struct Taking(Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>);
 
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Attaches a sender.
 ///
@@ -102,33 +83,48 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
-    /// Sends a message and returns when the entity has taken it.
+    /// Sends a message. Whether the entity has taken it, what is returned says in time: others can be sent meanwhile.
     ///
     /// # Errors
     ///
-    /// Why it did not. After [`LinkError::TimedOut`] and [`LinkError::Lost`] it may have taken it all the same.
+    /// Why it was not sent, or may not have been.
     ///
     /// # Cancel safety
     ///
-    /// Whether the message is sent is not known then.
-    pub(crate) async fn send(&mut self, message: Outgoing) -> Result<(), LinkError> {
-        let sending = self.sender.send::<Data>(encode(message));
-        let sent = match timeout(SEND_TIMEOUT, sending).await {
-            Ok(sent) => sent.map_err(LinkError::from).and_then(taken),
-            Err(_) => Err(LinkError::TimedOut(Cause::local("the entity did not take the message in time"))),
-        };
-        if sent.as_ref().is_err_and(LinkError::is_unauthorized) {
-            self.entity.unauthorized();
-        }
-        sent
+    /// Whether the message is sent is not known then, and the link is good for nothing any more.
+    pub(crate) async fn send(&mut self, message: Outgoing) -> Result<Taking, LinkError> {
+        let sending = self.sender.send_batchable::<Data>(encode(message)).await;
+        let outcome = sending?;
+        let entity = Arc::clone(&self.entity);
+        Ok(Taking(Box::pin(async move {
+            let sent = outcome.await.map_err(LinkError::from).and_then(taken);
+            if sent.as_ref().is_err_and(LinkError::is_unauthorized) {
+                entity.unauthorized();
+            }
+            sent
+        })))
     }
 
     /// Ends the link.
     pub(crate) async fn close(self) {
         let Self { sender, session, .. } = self;
         // The service may have ended it meanwhile.
-        drop(timeout(SEND_TIMEOUT, sender.close()).await);
+        drop(timeout(CLOSE_TIMEOUT, sender.close()).await);
         end(session).await;
+    }
+}
+
+impl Future for Taking {
+    type Output = Result<(), LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Taking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Taking")
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod advice;
 mod connection;
+mod replies;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use super::amqp::{Connection, SignIn};
 use super::contract::Completion;
 use super::dispatch::{ENTITIES_MAX, Entities, EntityError, EntityTemplate, Group, Limits, Traits};
+use super::replies::Settings as Replies;
 use crate::azure::{Audience, Cloud, TokenHandle};
 use crate::config::{ConfigError, Key, Preset, Section, Shape, Value};
 use crate::mqtt::CommandTopic;
@@ -158,6 +160,8 @@ pub struct Config {
     pub(crate) replicas: bool,
     /// How long records of commands that are done are kept.
     pub(crate) completed_kept: Duration,
+    /// Where replies go; `None`: nowhere.
+    pub(crate) replies: Option<Replies>,
 }
 
 impl Config {
@@ -186,7 +190,7 @@ impl Config {
             COMPLETED_KEPT,
         ],
     )
-    .with(&[connection::SHAPE, GROUP]);
+    .with(&[connection::SHAPE, replies::SHAPE, GROUP]);
 
     pub(crate) fn read(section: &mut Section, cloud: Cloud) -> Result<Self, ConfigError> {
         let entities = read_entities(section)?;
@@ -211,6 +215,7 @@ impl Config {
         let replicas = section.flag(&REPLICAS)?;
         let park_time = if replicas { park_time.min(PARK_TIME_REPLICAS) } else { park_time };
         let completed_kept = section.time(&COMPLETED_KEPT)?;
+        let replies = replies::read(section, &entities)?;
         let connection = connection::read(&mut section.child(&connection::SHAPE)?, cloud)?;
         let tokens = match &connection.sign_in {
             SignIn::Key(_) => None,
@@ -230,6 +235,7 @@ impl Config {
             memory_kib: u32::try_from(memory_kib).unwrap_or(u32::MAX),
             replicas,
             completed_kept,
+            replies,
         })
     }
 
@@ -257,6 +263,7 @@ impl Config {
             memory_kib: 1024,
             replicas: false,
             completed_kept: Duration::from_secs(3600),
+            replies: None,
         }
     }
 

@@ -124,6 +124,12 @@ impl StatusEvent<'_> {
         }
     }
 
+    /// All of it as a tree of JSON.
+    pub(super) fn to_value(self, voice: &Voice) -> Value {
+        // Text and numbers in maps with text keys always become JSON.
+        serde_json::to_value(self.event(voice)).unwrap_or_default()
+    }
+
     /// Its JSON.
     #[cfg(test)]
     pub(crate) fn json(&self, voice: &Voice) -> Vec<u8> {

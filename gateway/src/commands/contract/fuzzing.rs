@@ -24,7 +24,8 @@ fn record(bytes: &[u8]) {
     let Some(record) = Record::decode(bytes) else { return };
     assert_eq!(Record::decode(&record.encode()).as_ref(), Some(&record));
     if let Some(state) = record.session_state() {
-        assert_eq!(Record::from_session_state(&state).as_ref(), Some(&record));
+        let record = Record { ending: None, ..record };
+        assert_eq!(Record::from_session_state(&state), Some(record));
     }
 }
 

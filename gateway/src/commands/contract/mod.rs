@@ -5,7 +5,8 @@
 //! Received ──read──► Command ──message──► OwnedMessage ──► device
 //!     │                 │                                    │
 //!     └──► Poison       └──────► StatusEvent ◄── Outcome ◄── Answer
-//!                                     └── one batch with ── Record
+//!                                  │  └── one batch with ── Record
+//!                                  └──► Reply
 //! ```
 //!
 //! `docs/commands.md` tells it to those who send commands and to those who write firmware; the layout of records is in
@@ -24,6 +25,7 @@ mod about;
 mod answer;
 mod command;
 mod deadline;
+mod ending;
 mod event;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
@@ -32,6 +34,7 @@ mod outcome;
 mod properties;
 mod record;
 mod records;
+mod reply;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,7 @@ mod trace;
 pub(crate) use about::{About, Identity};
 pub(crate) use answer::Answer;
 pub(crate) use command::{Command, Completion, Defaults, Poison};
+pub(crate) use ending::Ending;
 pub(crate) use event::{StatusEvent, Voice};
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::DECODERS;
@@ -49,4 +53,5 @@ use outcome::Reason;
 pub(crate) use outcome::{Outcome, Status};
 pub(crate) use record::{Phase, Record, record_key};
 pub(crate) use records::{Limits, Records};
+pub(crate) use reply::Reply;
 pub(crate) use shard::shard;

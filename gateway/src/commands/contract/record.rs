@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::about::Identity;
 use super::answer::{Answer, AnswerStatus};
 use super::command::Completion;
+use super::ending::Ending;
 use crate::commands::message::Disposition;
 use crate::outbox::{Input, put_sized};
 
@@ -21,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// When this was written, in Unix milliseconds.
     pub(crate) at_ms: u64,
+    /// How it ended; only of a command that is done and whose sender asked for a reply.
+    pub(crate) ending: Option<Box<Ending>>,
 }
 
 /// How far a command came.
@@ -50,6 +53,8 @@ const DONE: u8 = 4;
 
 const FLAG_ANSWERED: u8 = 1;
 const FLAG_MESSAGE_ID: u8 = 2;
+const FLAG_ENDING: u8 = 4;
+const FLAGS: u8 = FLAG_ANSWERED | FLAG_MESSAGE_ID | FLAG_ENDING;
 
 const FLAG_CODE: u8 = 1;
 const FLAG_DETAIL: u8 = 2;
@@ -77,7 +82,7 @@ pub(super) fn device_of(key: &[u8]) -> Option<&str> {
 impl Record {
     /// The record as it is stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { identity, completion, phase, at_ms } = self;
+        let Self { identity, completion, phase, at_ms, ending } = self;
         let number = match phase {
             Phase::Started => STARTED,
             Phase::Delivered { .. } => DELIVERED,
@@ -86,8 +91,9 @@ impl Record {
         };
         let answered = if *completion == Completion::Answered { FLAG_ANSWERED } else { 0 };
         let with_id = if identity.message_id.is_some() { FLAG_MESSAGE_ID } else { 0 };
+        let with_ending = if ending.is_some() { FLAG_ENDING } else { 0 };
         let mut out = Vec::with_capacity(96);
-        out.extend_from_slice(&[VERSION, number, answered | with_id]);
+        out.extend_from_slice(&[VERSION, number, answered | with_id | with_ending]);
         out.extend_from_slice(&at_ms.to_le_bytes());
         out.extend_from_slice(&identity.sequence.to_le_bytes());
         out.extend_from_slice(&identity.enqueued_ms.to_le_bytes());
@@ -107,6 +113,9 @@ impl Record {
             // What is abandoned is not done, and no record says so.
             Phase::Done(Disposition::Complete | Disposition::Abandon) => out.push(COMPLETE),
         }
+        if let Some(ending) = ending {
+            ending.encode(&mut out);
+        }
         out
     }
 
@@ -114,7 +123,7 @@ impl Record {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input::new(bytes);
         let (version, number, flags) = (input.u8()?, input.u8()?, input.u8()?);
-        if version != VERSION || flags & !(FLAG_ANSWERED | FLAG_MESSAGE_ID) != 0 {
+        if version != VERSION || flags & !FLAGS != 0 || (flags & FLAG_ENDING != 0 && number != DONE) {
             return None;
         }
         let at_ms = input.u64()?;
@@ -133,13 +142,16 @@ impl Record {
             DONE => Phase::Done(decode_disposition(&mut input)?),
             _ => return None,
         };
+        let ending =
+            if flags & FLAG_ENDING == 0 { None } else { Some(Box::new(Ending::decode(&mut input)?)) };
         let completion =
             if flags & FLAG_ANSWERED == 0 { Completion::Delivered } else { Completion::Answered };
         let identity = Identity { entity, sequence, enqueued_ms, message_id };
-        input.is_empty().then_some(Self { identity, completion, phase, at_ms })
+        input.is_empty().then_some(Self { identity, completion, phase, at_ms, ending })
     }
 
-    /// The state of a session that tells other replicas what was done last; only of what is done.
+    /// The state of a session that tells other replicas what was done last; only of what is done. It is written after
+    /// the reply was sent, and says nothing of that.
     pub(crate) fn session_state(&self) -> Option<Vec<u8>> {
         let Phase::Done(disposition) = &self.phase else { return None };
         let dead_letter = match disposition {
@@ -180,7 +192,8 @@ impl Record {
             enqueued_ms: state.enqueued_ms,
             message_id,
         };
-        Some(Self { identity, completion, phase: Phase::Done(disposition), at_ms: state.at_ms })
+        let phase = Phase::Done(disposition);
+        Some(Self { identity, completion, phase, at_ms: state.at_ms, ending: None })
     }
 }
 

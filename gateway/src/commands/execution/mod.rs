@@ -34,7 +34,7 @@ use stage::{Content, Current, Next, Stage};
 pub(crate) use table::{Seat, Table};
 
 use super::contract::{
-    Answer, Command, Completion, Identity, Outcome, Phase, Poison, Record, Status, Voice, record_key,
+    Answer, Command, Completion, Identity, Outcome, Phase, Poison, Record, Reply, Status, Voice, record_key,
 };
 use super::message::{Disposition, LockToken};
 use crate::mqtt::NotDelivered;
@@ -123,8 +123,8 @@ pub(crate) enum Step {
         /// Whether the device may have got it before.
         redelivered: bool,
     },
-    /// Settle the message; the record says it to other replicas.
-    Settle { lock: LockToken, disposition: Disposition, record: Record },
+    /// Send the reply, if there is to be one, and settle the message; the record says it to other replicas.
+    Settle { lock: LockToken, disposition: Disposition, record: Record, reply: Option<Box<Reply>> },
     /// Give the message back, to be delivered again; forget its delivery to the device.
     Abandon { lock: LockToken },
     /// Close the link without settling anything; forget the delivery to the device.
@@ -252,19 +252,18 @@ impl Execution {
         let Some(current) = self.current.as_ref().filter(|_| !self.in_doubt && !self.is_writing()) else {
             return false;
         };
-        let phase = match &current.stage {
-            Stage::Start => Phase::Started,
+        let record = match &current.stage {
+            Stage::Start => current.record(Phase::Started, now_ms),
             Stage::Delivered { deadline_ms } => {
                 current.tell(&Outcome::delivered(), false, batch, now_ms);
-                Phase::Delivered { deadline_ms: *deadline_ms }
+                current.record(Phase::Delivered { deadline_ms: *deadline_ms }, now_ms)
             }
             Stage::Final(outcome) => {
                 current.tell(outcome, true, batch, now_ms);
-                Phase::Done(outcome.disposition())
+                current.done(outcome, now_ms)
             }
             _ => return false,
         };
-        let record = current.record(phase, now_ms);
         batch.state.put(&record_key(current.device()), &record.encode());
         self.writing = Some(record);
         true
@@ -521,7 +520,7 @@ impl Execution {
         let Ok(read) = Answer::read(answer.payload) else { return Heard::Malformed };
         let outcome = read.outcome();
         current.tell(&outcome, true, batch, now_ms);
-        let record = current.record(Phase::Done(outcome.disposition()), now_ms);
+        let record = current.done(&outcome, now_ms);
         batch.state.put(&record_key(answer.device), &record.encode());
         current.stage = Stage::Final(outcome);
         self.answering = Some(record);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Batch, Step};
-use crate::commands::contract::{About, Command, Completion, Outcome, Phase, Poison, Record, StatusEvent};
+use crate::commands::contract::{
+    About, Command, Completion, Ending, Outcome, Phase, Poison, Record, Reply, StatusEvent,
+};
 use crate::commands::message::LockToken;
 
 /// The message in flight.
@@ -161,7 +163,8 @@ impl Current {
         };
         let Phase::Done(disposition) = &record.phase else { return Step::Wait { until_ms: None } };
         *told = true;
-        Step::Settle { lock, disposition: disposition.clone(), record: record.clone() }
+        let reply = Reply::new(self.content.about(), record).map(Box::new);
+        Step::Settle { lock, disposition: disposition.clone(), record: record.clone(), reply }
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64) {
@@ -196,7 +199,18 @@ impl Current {
             Content::Command(command) => command.completion,
             Content::Poison(_) => Completion::Delivered,
         };
-        Record { identity: self.content.about().identity.clone(), completion, phase, at_ms }
+        let identity = self.content.about().identity.clone();
+        Record { identity, completion, phase, at_ms, ending: None }
+    }
+
+    /// The record that it is done, with how it ended if its sender asked for a reply.
+    pub(super) fn done(&self, outcome: &Outcome, at_ms: u64) -> Record {
+        let about = self.content.about();
+        let ending = about.reply_to.as_ref().map(|_| {
+            let redelivered = self.redelivered && self.published;
+            Box::new(Ending { outcome: outcome.clone(), redelivered })
+        });
+        Record { ending, ..self.record(Phase::Done(outcome.disposition()), at_ms) }
     }
 
     pub(super) fn device(&self) -> &str {

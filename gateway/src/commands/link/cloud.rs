@@ -5,9 +5,10 @@ use std::future::Future;
 use crate::commands::amqp::{LinkError, Namespace, SessionLink, Wish};
 use crate::commands::dispatch::{Ended, Refusal};
 use crate::commands::message::{Disposition, LockToken, Received};
+use crate::commands::replies::Post;
 
-/// A namespace that sessions are accepted from. Clones are the same.
-pub(crate) trait Cloud: Clone + Send + Sync + 'static {
+/// A namespace that sessions are accepted from, and replies sent to. Clones are the same.
+pub(crate) trait Cloud: Post {
     /// An accepted session.
     type Session: Session;
 

@@ -13,10 +13,11 @@ use tokio::time::{sleep, sleep_until};
 use super::cloud::{Cloud, Session as _};
 use super::control::Order;
 use super::fleet::Fleet;
+use super::reply;
 use super::session::Serving;
 use super::shared::{Kept, Pending};
 use crate::commands::amqp::LinkError;
-use crate::commands::contract::{Command, Defaults, Identity, Phase, Record, StatusEvent};
+use crate::commands::contract::{Command, Defaults, Identity, Phase, Record, Reply, StatusEvent};
 use crate::commands::execution::{Arrival, Event, Seat, Step};
 use crate::commands::message::{Disposition, LockToken, Received};
 use crate::commands::metrics::{Left, Metrics};
@@ -136,7 +137,9 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
                     self.publish(&command, redelivered, now_ms);
                     Ok(())
                 }
-                Step::Settle { lock, disposition, record } => self.settle(lock, disposition, &record).await,
+                Step::Settle { lock, disposition, record, reply } => {
+                    self.settle(lock, disposition, &record, reply.as_deref()).await
+                }
                 Step::Abandon { lock } => self.abandon(lock).await,
                 Step::Wait { until_ms } => {
                     if self.delivery.is_none() && self.written.is_none() {
@@ -190,8 +193,18 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
         lock: LockToken,
         disposition: Disposition,
         record: &Record,
+        reply: Option<&Reply>,
     ) -> Result<(), LinkError> {
         self.permit = None;
+        if let Some(reply) = reply
+            && !Box::pin(reply::send(self.link, reply)).await?
+        {
+            // It comes again and is answered then: the link closes with the message unsettled.
+            self.pending.reason = Left::Stopped;
+            self.on(Event::LinkLost);
+            self.on(Event::Gone);
+            return Ok(());
+        }
         let session = &mut self.link.session;
         if self.link.shared.replicas
             && let Some(state) = record.session_state()

@@ -24,6 +24,7 @@ mod control;
 mod fleet;
 mod hand;
 mod renewal;
+mod reply;
 mod session;
 mod shared;
 mod task;

@@ -18,8 +18,9 @@ use crate::commands::dispatch::Entities;
 use crate::commands::execution::{Seat, Table, Timing};
 use crate::commands::message::Received;
 use crate::commands::metrics::{Left, Metrics, lossy};
+use crate::commands::replies::Replies;
 use crate::outbox::{self, Appender, StateOps, Urgency};
-use crate::supervise::clock;
+use crate::supervise::{Supervisor, clock};
 
 /// What all links share.
 pub(crate) struct Shared<C: Cloud, F: Fleet> {
@@ -29,6 +30,7 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
     pub(crate) entities: Arc<Entities>,
     pub(crate) table: Table,
     pub(crate) metrics: Metrics,
+    pub(crate) replies: Replies<C>,
     pub(super) appender: Appender,
     /// One permit for each command on its way to a device.
     pub(super) in_flight: Arc<Semaphore>,
@@ -73,6 +75,7 @@ const RECORDS_MAX: usize = 1_000_000;
 
 impl<C: Cloud, F: Fleet> Shared<C, F> {
     /// Reads the records of earlier commands. Blocks on the disk.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the gateway")]
     pub(crate) fn open(
         config: &Config,
         gateway: &GatewayId,
@@ -80,6 +83,7 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
         cloud: C,
         fleet: F,
         handle: Handle,
+        supervisor: &Supervisor,
     ) -> Result<Self, outbox::Error> {
         let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let limits = Limits { kept_ms: ms(config.completed_kept), count_max: RECORDS_MAX };
@@ -91,6 +95,7 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
             Voice { gateway: gateway.as_str().into(), type_prefix: config.type_prefix.as_str().into() };
         let timing =
             Timing { ack_timeout_ms: ms(config.ack_timeout), answer_timeout_ms: ms(config.answer_timeout) };
+        let replies = Replies::new(config, voice.clone(), cloud.clone(), supervisor);
         Ok(Self {
             cloud,
             fleet,
@@ -98,6 +103,7 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
             entities: Arc::new(config.entities.clone()),
             table: Table::new(voice, timing, records),
             metrics: Metrics::new(),
+            replies,
             appender,
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
             in_flight_max: config.in_flight_max,

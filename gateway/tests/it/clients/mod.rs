@@ -8,7 +8,7 @@ mod bridge;
 mod features;
 pub(crate) mod mosquitto;
 mod sessions;
-mod talker;
+pub(crate) mod talker;
 mod telemetry;
 mod tools;
 mod wills;

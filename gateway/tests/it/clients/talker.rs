@@ -14,7 +14,7 @@ const LINES_SHOWN: usize = 30;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A child with its standard input, and the lines it writes. It is killed when this is dropped.
-pub(super) struct Talker {
+pub(crate) struct Talker {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -24,7 +24,7 @@ pub(super) struct Talker {
 }
 
 impl Talker {
-    pub(super) fn start(name: &str, command: &mut Command) -> Self {
+    pub(crate) fn start(name: &str, command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it is installed (`cargo xtask test` installs it)");
         let (sender, lines) = sync_channel(LINES_MAX);
@@ -49,7 +49,7 @@ impl Talker {
     }
 
     /// The next line, or none once it has ended. Fails when none comes; `what` says what was waited for.
-    pub(super) fn line(&mut self, what: &str) -> Option<String> {
+    pub(crate) fn line(&mut self, what: &str) -> Option<String> {
         let line = self.lines.recv_timeout(PATIENCE);
         let late = line == Err(RecvTimeoutError::Timeout);
         assert!(!late, "{} waited in vain for {what}; it said {:#?}", self.name, self.said());
@@ -63,7 +63,7 @@ impl Talker {
     }
 
     /// Ends it without a word, as if its machine died: the system closes its connection.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("it can be killed");
     }
 }

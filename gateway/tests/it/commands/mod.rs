@@ -3,7 +3,9 @@
 
 mod answers;
 mod delivery;
+mod page;
 mod refusals;
+mod replies;
 
 use std::path::Path;
 
@@ -32,6 +34,11 @@ struct Site {
 impl Site {
     /// One whose queue and whose section `commands` have these settings beside the defaults.
     fn start(queue: &Value, settings: &[&str]) -> Self {
+        Self::start_with(queue, settings, &[])
+    }
+
+    /// The same with settings of other sections.
+    fn start_with(queue: &Value, settings: &[&str], others: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let cloud = cloud(folder.path(), queue);
         let secret = folder.path().join("servicebus");
@@ -42,6 +49,9 @@ impl Site {
             .set("commands.connection", &format!("connection_string_file = {secret:?}"));
         for line in [&["entity = \"commands\""], settings].concat() {
             config = config.set("commands", line);
+        }
+        for (section, line) in others {
+            config = config.set(section, line);
         }
         let gateway = Gateway::start(folder.path(), config).expect("the gateway starts");
         Self { gateway, cloud, _folder: folder }

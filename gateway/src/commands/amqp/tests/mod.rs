@@ -3,5 +3,6 @@
 mod connections;
 mod dialing;
 mod front;
+mod replies;
 mod sessions;
 mod sim;

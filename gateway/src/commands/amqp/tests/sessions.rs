@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::sim::{QUEUE, Sim, accept, receive, soon};
-use crate::commands::amqp::{LinkError, Outgoing, SessionLink, Wish};
-use crate::commands::message::{Body, Disposition, LockToken, Received, Value};
+use crate::commands::amqp::{LinkError, SessionLink, Wish};
+use crate::commands::message::{Body, Disposition, LockToken, Outgoing, Received, Value};
 use crate::supervise::clock;
 
 fn text(body: &Body) -> &str {
@@ -312,9 +312,10 @@ async fn what_is_sent_arrives_with_everything() {
         properties: properties.clone(),
         body: body.clone(),
     };
-    soon(sender.send(message)).await.unwrap();
+    soon(async { sender.send(message).await.unwrap().await }).await.unwrap();
     let nowhere = Outgoing { message_id: Some("m-2".into()), ..Outgoing::default() };
-    assert!(soon(sender.send(nowhere)).await.is_err(), "it belongs to no session");
+    let refused = soon(async { sender.send(nowhere).await.unwrap().await }).await;
+    assert!(refused.is_err(), "it belongs to no session");
     soon(sender.close()).await;
 
     let mut link = accept(&namespace, "device-1").await.unwrap();

@@ -108,7 +108,11 @@ impl Sim {
 
     /// The queue as the service sees it.
     pub(super) async fn view(&self) -> Json {
-        self.ask("GET", &format!("/servicebus/entities/{QUEUE}"), &Json::Null).await
+        self.view_of(QUEUE).await
+    }
+
+    pub(super) async fn view_of(&self, entity: &str) -> Json {
+        self.ask("GET", &format!("/servicebus/entities/{entity}"), &Json::Null).await
     }
 
     /// Messages in the dead-letter queue.

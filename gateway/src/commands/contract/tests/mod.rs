@@ -3,8 +3,9 @@
 mod events;
 mod messages;
 mod records;
+mod replies;
 
-use super::{Answer, Completion, Identity, Phase, Record};
+use super::{Answer, Completion, Ending, Identity, Outcome, Phase, Record};
 use crate::commands::message::{Body, Disposition, LockToken, Received, Value};
 
 pub(super) const ENQUEUED_MS: u64 = 1_790_000_000_000;
@@ -62,6 +63,7 @@ pub(super) fn records() -> Vec<Record> {
             completion: Completion::Answered,
             phase,
             at_ms: ENQUEUED_MS + 5,
+            ending: None,
         })
         .collect();
     records.push(Record {
@@ -69,6 +71,14 @@ pub(super) fn records() -> Vec<Record> {
         completion: Completion::Delivered,
         phase: Phase::Started,
         at_ms: 0,
+        ending: None,
     });
+    let answered = answer(r#"{"status":"failed","code":-2,"detail":{"a":1}}"#).outcome();
+    let refused = Outcome::refused(0x87);
+    for (outcome, redelivered) in [(answered, false), (refused, true)] {
+        let phase = Phase::Done(outcome.disposition());
+        let ending = Some(Box::new(Ending { outcome, redelivered }));
+        records.push(Record { phase, ending, ..records[0].clone() });
+    }
     records
 }

@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{ENQUEUED_MS, records};
-use crate::commands::contract::{Answer, Completion, Identity, Limits, Phase, Record, Records, record_key};
+use crate::commands::contract::{
+    Answer, Completion, Ending, Identity, Limits, Outcome, Phase, Record, Records, record_key,
+};
 use crate::commands::message::Disposition;
 use crate::outbox::StateOps;
 
@@ -25,7 +27,7 @@ fn records_are_the_documented_ones() {
     assert!(plain.contains(&hex(&record_key("press-7"))));
     let states = records();
     let states: Vec<_> = states.iter().filter_map(Record::session_state).collect();
-    assert_eq!(states.len(), 2, "what is done");
+    assert_eq!(states.len(), 4, "what is done");
     for state in states {
         let state = String::from_utf8(state).expect("JSON");
         assert!(format.contains(&state), "{state} is not in the document");
@@ -39,7 +41,7 @@ fn records_round_trip() {
         let state = record.session_state();
         assert_eq!(state.is_some(), matches!(record.phase, Phase::Done(_)));
         if let Some(state) = state {
-            assert_eq!(Record::from_session_state(&state), Some(record));
+            assert_eq!(Record::from_session_state(&state), Some(Record { ending: None, ..record }));
         }
     }
 }
@@ -88,12 +90,30 @@ fn any_record() -> impl Strategy<Value = Record> {
             message_id: id.map(Into::into),
         },
     );
-    (identity, completion, phase, any::<u64>()).prop_map(|(identity, completion, phase, at_ms)| Record {
-        identity,
-        completion,
-        phase,
-        at_ms,
-    })
+    (identity, completion, phase, any::<u64>(), prop::option::of(any_ending())).prop_map(
+        |(identity, completion, phase, at_ms, ending)| {
+            let ending = ending.filter(|_| matches!(phase, Phase::Done(_))).map(Box::new);
+            Record { identity, completion, phase, at_ms, ending }
+        },
+    )
+}
+
+fn any_ending() -> impl Strategy<Value = Ending> {
+    let outcome = prop_oneof![
+        Just(Outcome::delivered()),
+        Just(Outcome::no_answer()),
+        Just(Outcome::expired()),
+        any::<u8>().prop_map(Outcome::refused),
+        "\\PC{0,20}".prop_map(|why| Outcome::malformed(&why)),
+        any::<(u16, u16)>().prop_map(|(bytes, most)| Outcome::too_large(bytes.into(), most.into())),
+        any::<(Option<i64>, Option<u32>)>().prop_map(|(code, detail_bytes)| Outcome {
+            code,
+            detail_bytes,
+            detail: detail_bytes.is_none().then(|| "[1]".into()),
+            ..Outcome::delivered()
+        }),
+    ];
+    (outcome, any::<bool>()).prop_map(|(outcome, redelivered)| Ending { outcome, redelivered })
 }
 
 proptest! {
@@ -101,7 +121,7 @@ proptest! {
     fn any_record_round_trips(record in any_record()) {
         prop_assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
         if let Some(state) = record.session_state() {
-            prop_assert_eq!(Record::from_session_state(&state), Some(record));
+            prop_assert_eq!(Record::from_session_state(&state), Some(Record { ending: None, ..record }));
         }
     }
 

@@ -101,7 +101,7 @@ impl Life {
     }
 
     fn check_settled(&mut self, record: &Record, dead_letter: Option<&str>) {
-        let Step::Settle { lock, disposition, record: settled } = self.step() else {
+        let Step::Settle { lock, disposition, record: settled, .. } = self.step() else {
             panic!("{:?}", self.execution)
         };
         assert_eq!((lock, &settled), (LOCK, record));
@@ -408,5 +408,6 @@ fn record(received: &Received, phase: Phase) -> Record {
         completion: command.completion,
         phase,
         at_ms: NOW_MS - 1,
+        ending: None,
     }
 }

@@ -183,7 +183,13 @@ fn a_driver_that_ends_in_the_middle_of_a_write_leaves_a_doubt() {
     seat.received(arrival(), None, NOW_MS);
     assert_eq!(seat.step(NOW_MS), Step::Wait { until_ms: None });
     let identity = command(&received(1, Completion::Answered)).about.identity.clone();
-    let stored = Record { identity, completion: Completion::Answered, phase: Phase::Started, at_ms: NOW_MS };
+    let stored = Record {
+        identity,
+        completion: Completion::Answered,
+        phase: Phase::Started,
+        at_ms: NOW_MS,
+        ending: None,
+    };
     table.look_at(DEVICE, || Ok(Some(stored))).expect("a store");
     assert!(matches!(seat.step(NOW_MS), Step::Publish { redelivered: true, .. }), "it was there");
 }
@@ -193,7 +199,7 @@ fn what_another_replica_did_is_done() {
     let table = table();
     let identity = command(&received(1, Completion::Answered)).about.identity.clone();
     let phase = Phase::Done(Disposition::Complete);
-    let remote = Record { identity, completion: Completion::Answered, phase, at_ms: NOW_MS };
+    let remote = Record { identity, completion: Completion::Answered, phase, at_ms: NOW_MS, ending: None };
     let seat = table.seat(DEVICE).expect("a free seat");
     seat.received(
         arrival(),

@@ -327,7 +327,7 @@ impl World {
         match self.execution.step(self.now_ms) {
             Step::Commit => self.commit(),
             Step::Publish { command, redelivered } => self.publish(&command, redelivered)?,
-            Step::Settle { lock, disposition, record } => {
+            Step::Settle { lock, disposition, record, .. } => {
                 let place = self.place_of(&record.identity)?;
                 if lost {
                     self.budget.link_losses -= 1;

@@ -2,6 +2,7 @@
 
 mod fleet;
 mod namespace;
+mod replies;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,7 +60,8 @@ impl Bench {
         let (_, outbox) = outbox::Service::open(settings, &[], &supervisor).expect("the outbox opens");
         let (fleet, handle) = (MemoryFleet::default(), Handle::default());
         let gateway = "site-7".parse().expect("a gateway id");
-        let shared = Shared::open(&config, &gateway, &outbox, cloud.clone(), fleet.clone(), handle.clone())
+        let (sky, ships) = (cloud.clone(), fleet.clone());
+        let shared = Shared::open(&config, &gateway, &outbox, sky, ships, handle.clone(), &supervisor)
             .expect("readable");
         let shared = Arc::new(shared);
         service::launch(&config, Arc::clone(&shared), handle.clone(), &supervisor);
@@ -68,6 +70,10 @@ impl Bench {
 
     /// Stops in order and starts on the same directory, with the same namespace.
     async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Self {
         self.stop().await;
         let Self { outbox, folder, cloud, supervisor, shared, .. } = self;
         drop(shared);
@@ -76,7 +82,7 @@ impl Bench {
         soon(supervisor.idle(TaskKind::Committer)).await;
         soon(supervisor.idle(TaskKind::Sidecar)).await;
         drop(outbox);
-        Self::open(folder, cloud, |_| ())
+        Self::open(folder, cloud, change)
     }
 
     async fn stop(&self) {

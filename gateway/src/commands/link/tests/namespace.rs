@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use crate::commands::amqp::{Cause, LinkError, Wish};
 use crate::commands::link::cloud::{Cloud, Session};
-use crate::commands::message::{Body, Disposition, LockToken, Received};
+use crate::commands::message::{Body, Disposition, LockToken, Outgoing, Received};
+use crate::commands::replies::{Post, PostLink};
 use crate::supervise::clock;
 
 /// A namespace with one entity. Clones are the same.
@@ -35,6 +36,17 @@ struct State {
     lock_ms: Option<u64>,
     enqueued: BTreeMap<String, u64>,
     refusals: VecDeque<LinkError>,
+    /// Entities that replies can be sent to, and what they got.
+    inboxes: BTreeMap<String, Vec<Outgoing>>,
+    /// They take nothing now.
+    hold_replies: bool,
+}
+
+/// A link that sends to one of them.
+#[derive(Debug)]
+pub(super) struct MemoryPost {
+    cloud: MemoryCloud,
+    entity: String,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +92,22 @@ impl MemoryCloud {
         state.enqueued.insert(id.to_owned(), received.enqueued_ms);
         state.sessions.entry(session.to_owned()).or_default().messages.push_back(received);
         drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// There is an entity that replies can be sent to.
+    pub(super) fn make_inbox(&self, entity: &str) {
+        self.0.state.lock().inboxes.insert(entity.to_owned(), Vec::new());
+    }
+
+    /// What was sent to it.
+    pub(super) fn inbox(&self, entity: &str) -> Vec<Outgoing> {
+        self.0.state.lock().inboxes.get(entity).cloned().unwrap_or_default()
+    }
+
+    /// From now on such entities take nothing, or they do again.
+    pub(super) fn hold_replies(&self, hold: bool) {
+        self.0.state.lock().hold_replies = hold;
         self.0.changed.notify_waiters();
     }
 
@@ -333,6 +361,47 @@ impl Session for MemorySession {
 
     async fn set_state(&mut self, state: Option<&[u8]>) -> Result<(), LinkError> {
         self.with(|held| held.state = state.map(<[u8]>::to_vec))
+    }
+
+    async fn close(self) {
+        drop(self);
+    }
+}
+
+impl Post for MemoryCloud {
+    type Link = MemoryPost;
+
+    async fn open(&self, entity: &str) -> Result<MemoryPost, LinkError> {
+        let known = self.0.state.lock().inboxes.contains_key(entity);
+        if known {
+            Ok(MemoryPost { cloud: self.clone(), entity: entity.to_owned() })
+        } else {
+            Err(LinkError::NotFound(cause("amqp:not-found")))
+        }
+    }
+}
+
+impl PostLink for MemoryPost {
+    type Taking = std::future::Ready<Result<(), LinkError>>;
+
+    async fn send(&mut self, message: Outgoing) -> Result<Self::Taking, LinkError> {
+        loop {
+            let changed = self.cloud.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut state = self.cloud.0.state.lock();
+                if !state.hold_replies
+                    && let Some(inbox) = state.inboxes.get_mut(&self.entity)
+                {
+                    inbox.push(message);
+                    drop(state);
+                    self.cloud.0.changed.notify_waiters();
+                    return Ok(std::future::ready(Ok(())));
+                }
+            }
+            changed.await;
+        }
     }
 
     async fn close(self) {

@@ -1,0 +1,82 @@
+//! How a command ended, as its record holds it: what a reply is made of when its message comes again.
+
+use super::outcome::{Outcome, Reason, Status};
+use crate::outbox::{Input, put_sized};
+
+/// How a command ended whose sender asked for a reply. Some 10 bytes in a record; with a detail and a sentence of
+/// full length 4.6 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
+    /// Whether the device was told that it may have got it before.
+    pub(crate) redelivered: bool,
+}
+
+const FLAG_CODE: u8 = 1;
+const FLAG_DETAIL: u8 = 2;
+const FLAG_DETAIL_BYTES: u8 = 4;
+const FLAG_NOTE: u8 = 8;
+const FLAG_REDELIVERED: u8 = 16;
+const FLAGS: u8 = FLAG_CODE | FLAG_DETAIL | FLAG_DETAIL_BYTES | FLAG_NOTE | FLAG_REDELIVERED;
+
+/// In the order of their numbers, which begin with 1.
+const STATUSES: [Status; 5] =
+    [Status::Delivered, Status::Succeeded, Status::Failed, Status::Rejected, Status::Expired];
+const REASONS: [Reason; 5] =
+    [Reason::NoAnswer, Reason::Refused, Reason::Malformed, Reason::TooLarge, Reason::Expired];
+
+impl Ending {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let Outcome { status, reason, code, detail, detail_bytes, note } = &self.outcome;
+        let flag = |there: bool, flag: u8| if there { flag } else { 0 };
+        let flags = flag(code.is_some(), FLAG_CODE)
+            | flag(detail.is_some(), FLAG_DETAIL)
+            | flag(detail_bytes.is_some(), FLAG_DETAIL_BYTES)
+            | flag(note.is_some(), FLAG_NOTE)
+            | flag(self.redelivered, FLAG_REDELIVERED);
+        out.extend_from_slice(&[
+            number(&STATUSES, *status),
+            reason.map_or(0, |reason| number(&REASONS, reason)),
+            flags,
+        ]);
+        if let Some(code) = code {
+            out.extend_from_slice(&code.to_le_bytes());
+        }
+        if let Some(detail) = detail {
+            put_sized(out, detail.as_bytes());
+        }
+        if let Some(bytes) = detail_bytes {
+            out.extend_from_slice(&bytes.to_le_bytes());
+        }
+        if let Some(note) = note {
+            put_sized(out, note.as_bytes());
+        }
+    }
+
+    pub(super) fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let status = numbered(&STATUSES, input.u8()?)?;
+        let reason = match input.u8()? {
+            0 => None,
+            reason => Some(numbered(&REASONS, reason)?),
+        };
+        let flags = input.u8()?;
+        if flags & !FLAGS != 0 {
+            return None;
+        }
+        let code = if flags & FLAG_CODE == 0 { None } else { Some(input.u64()?.cast_signed()) };
+        let detail = if flags & FLAG_DETAIL == 0 { None } else { Some(input.text()?.into()) };
+        let detail_bytes = if flags & FLAG_DETAIL_BYTES == 0 { None } else { Some(input.u32()?) };
+        let note = if flags & FLAG_NOTE == 0 { None } else { Some(input.text()?.into()) };
+        let outcome = Outcome { status, reason, code, detail, detail_bytes, note };
+        Some(Self { outcome, redelivered: flags & FLAG_REDELIVERED != 0 })
+    }
+}
+
+/// The number of what is in a list.
+fn number<T: PartialEq>(list: &[T], wanted: T) -> u8 {
+    list.iter().zip(1..).find(|(one, _)| **one == wanted).map_or(0, |(_, number)| number)
+}
+
+fn numbered<T: Copy>(list: &[T], number: u8) -> Option<T> {
+    list.get(usize::from(number).checked_sub(1)?).copied()
+}
