@@ -128,3 +128,21 @@ fn what_is_asked_of_the_namespace_is_said_beside_the_settings() {
     );
     assert!(said.parse::<toml::Table>().is_ok(), "what is said beside them is a comment");
 }
+
+#[test]
+fn replies_go_where_the_section_says_and_nowhere_without_it() {
+    let replies = |keys: &str| accepted(keys).commands.expect("given").replies;
+    assert_eq!(replies(""), None);
+    let settings = replies("[commands.replies]\nto = \"replies, Desk-*\"").expect("given");
+    let may = |name: &str| settings.to.iter().any(|pattern| pattern.matches(name));
+    assert!(may("replies") && may("desk-7") && !may("others"));
+    assert_eq!((settings.timeout.as_secs(), settings.time_to_live.as_secs()), (10, 3600));
+    refused("[commands.replies]", "commands.replies.to is missing");
+    refused("[commands.replies]\nto = \"a, *b*\"", "one * at most");
+    refused("[commands.replies]\nto = \"a,,b\"", "names of queues or topics");
+    refused("[commands.replies]\nto = \"sb://contoso.servicebus.windows.net/a\"", "names of queues or topics");
+    refused("[commands.replies]\nto = \"Commands\"", "commands do not come from");
+    refused("[commands.replies]\nto = \"a\"\ntimeout = \"2min\"", "1s to 60s");
+    let many = vec!["a"; 65].join(",");
+    refused(&format!("[commands.replies]\nto = \"{many}\""), "at most 64 names");
+}
