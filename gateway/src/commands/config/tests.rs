@@ -140,7 +140,10 @@ fn replies_go_where_the_section_says_and_nowhere_without_it() {
     refused("[commands.replies]", "commands.replies.to is missing");
     refused("[commands.replies]\nto = \"a, *b*\"", "one * at most");
     refused("[commands.replies]\nto = \"a,,b\"", "names of queues or topics");
-    refused("[commands.replies]\nto = \"sb://contoso.servicebus.windows.net/a\"", "names of queues or topics");
+    refused(
+        "[commands.replies]\nto = \"sb://contoso.servicebus.windows.net/a\"",
+        "names of queues or topics",
+    );
     refused("[commands.replies]\nto = \"Commands\"", "commands do not come from");
     refused("[commands.replies]\nto = \"a\"\ntimeout = \"2min\"", "1s to 60s");
     let many = vec!["a"; 65].join(",");
