@@ -79,6 +79,8 @@ struct Commands {
     /// Messages received and neither settled nor given back.
     pending: usize,
     entities: Vec<CommandEntity>,
+    /// The dead-letter queues that are watched.
+    dead_letters: Vec<CommandDeadLetters>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -93,6 +95,24 @@ struct CommandEntity {
     parked: usize,
     /// For how much longer nothing is accepted.
     down_seconds: Option<f64>,
+    last_error: Option<String>,
+    last_error_age_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct CommandDeadLetters {
+    entity: String,
+    /// Whether there was a look since the start.
+    looked: bool,
+    told: u64,
+    /// Given up by gateways.
+    own: u64,
+    /// Still in hand here.
+    open: u64,
+    /// Not told of, since too many are remembered.
+    held: u64,
+    unreadable: u64,
+    failing: bool,
     last_error: Option<String>,
     last_error_age_seconds: Option<f64>,
 }
@@ -216,7 +236,19 @@ impl From<commands::Status> for Commands {
             last_error: entity.last_error,
             last_error_age_seconds: entity.last_error_ms.map(age_seconds),
         });
-        Self { pending: status.pending, entities: entities.collect() }
+        let dead_letters = status.dead_letters.into_iter().map(|letters| CommandDeadLetters {
+            entity: letters.entity,
+            looked: letters.looked,
+            told: letters.told,
+            own: letters.own,
+            open: letters.open,
+            held: letters.held,
+            unreadable: letters.unreadable,
+            failing: letters.failing,
+            last_error: letters.last_error,
+            last_error_age_seconds: letters.last_error_ms.map(age_seconds),
+        });
+        Self { pending: status.pending, entities: entities.collect(), dead_letters: dead_letters.collect() }
     }
 }
 

@@ -135,6 +135,13 @@ impl Value {
     }
 }
 
+// === impl Body ===
+
+impl Body {
+    /// The name of the body of a message that could not be decoded at all.
+    pub(crate) const UNDECODABLE: &str = "a message that is not AMQP";
+}
+
 // === impl LockToken ===
 
 impl fmt::Debug for LockToken {

@@ -32,6 +32,10 @@ const UNREPLIED: &[&str] = &[
     "lost",
     "other",
 ];
+/// What a look at a dead-letter queue found, in the order of [`Metrics::dead_letters`].
+const LETTERS: &[&str] = &["told", "own", "open", "held", "unreadable"];
+const PEEKS: &[&str] =
+    &["done", "locked", "timed-out", "lock-lost", "busy", "not-found", "refused", "quota", "lost", "other"];
 const TIMES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
     86_400.0,
@@ -212,6 +216,25 @@ const RENEWAL_LATE: Metric = Metric {
     labels: &[],
 };
 
+const DEAD_LETTERS: Metric = Metric {
+    name: "penstock_commands_dead_letters",
+    kind: Kind::Gauge,
+    help: "Messages in the dead-letter queues that are watched, as the last look at each found them: told of, given up by a gateway (which has told), still in hand here, not told of since too many are remembered, and not AMQP.",
+    labels: &[("state", LETTERS)],
+};
+const DEAD_LETTERS_TOLD: Metric = Metric {
+    name: "penstock_commands_dead_letters_told_total",
+    kind: Kind::Counter,
+    help: "Commands that no gateway brought to their end and that were found in a dead-letter queue, by the final status that was told.",
+    labels: &[("status", STATUSES)],
+};
+const DEAD_LETTER_PEEKS: Metric = Metric {
+    name: "penstock_commands_dead_letter_peeks_total",
+    kind: Kind::Counter,
+    help: "Pages of dead-letter queues asked for, by result.",
+    labels: &[("result", PEEKS)],
+};
+
 /// Every metric of the stage.
 pub(crate) const METRICS: &[Metric] = &[
     RECEIVED,
@@ -243,6 +266,9 @@ pub(crate) const METRICS: &[Metric] = &[
     ACK_TIME,
     SETTLE_TIME,
     RENEWAL_LATE,
+    DEAD_LETTERS,
+    DEAD_LETTERS_TOLD,
+    DEAD_LETTER_PEEKS,
 ];
 
 /// Handles, made once.
@@ -360,6 +386,25 @@ impl Metrics {
 
     pub(super) fn not_renewed(lock_lost: bool) {
         counter_with(&RENEWED, "result", if lock_lost { "lock-lost" } else { "failed" }).increment(1);
+    }
+
+    /// A command came to its end with one of the declared statuses, found in a dead-letter queue.
+    pub(super) fn dead_letter_told(status: &'static str) {
+        Self::ended(status);
+        counter_with(&DEAD_LETTERS_TOLD, "status", status).increment(1);
+    }
+
+    /// A page of a dead-letter queue was asked for, with one of the declared results.
+    pub(super) fn peeked(result: &'static str) {
+        counter_with(&DEAD_LETTER_PEEKS, "result", result).increment(1);
+    }
+
+    /// What is in the dead-letter queues, in the order of the declared states.
+    pub(super) fn dead_letters(found: [u64; LETTERS.len()]) {
+        for (state, count) in LETTERS.iter().zip(found) {
+            gauge_with(&DEAD_LETTERS, "state", state)
+                .set(lossy(usize::try_from(count).unwrap_or(usize::MAX)));
+        }
     }
 
     /// The links and devices of all entities together.

@@ -9,6 +9,7 @@
 //!      └─ reply, settled ┤                              ▼  │
 //!                        └──── durable ◄── status event and record (outbox)
 //!                  dispatch: who gets a link
+//! Service Bus ──amqp── watcher: what it gave up itself ──► status event
 //! ```
 //!
 //! What enters: messages of the sessions of connected devices, and what devices answer. What leaves: publishes to
@@ -28,6 +29,7 @@
 //! | commands on their way to devices | `in_flight_max` | messages wait with their lock held |
 //! | messages in memory | one per link, `memory_bytes_max` in all | what finds no room is left, and comes again |
 //! | time for a reply | `replies.timeout` | it is given up, and counted |
+//! | dead letters remembered by the [`watcher`] | `dead_letters.remembered_max` | new ones are not told of until some are gone |
 //! | records of commands | one per device, `completed_kept` | the oldest are forgotten |
 
 mod amqp;
@@ -43,6 +45,7 @@ mod replies;
 mod service;
 mod status;
 mod trouble;
+mod watcher;
 
 pub use config::Config;
 #[cfg(any(test, fuzzing))]
@@ -51,4 +54,4 @@ pub(crate) use contract::DECODERS;
 pub(crate) use contract::fuzzing_seeds;
 pub(crate) use metrics::METRICS;
 pub use service::{Service, StartError};
-pub use status::{EntityStatus, Handle, Status};
+pub use status::{DeadLetterStatus, EntityStatus, Handle, Status};

@@ -7,11 +7,13 @@ use penstock_proto::GatewayId;
 
 use super::amqp::{Namespace, SetUpError};
 use super::config::Config;
+use super::contract::Voice;
 use super::dispatch::Dispatcher;
 use super::driver::Driver;
 use super::link::{self, Cloud, Fleet};
 use super::status::Handle;
 use super::trouble::Trouble;
+use super::watcher::{Desk, Watcher};
 use crate::mqtt::Devices;
 use crate::outbox;
 use crate::supervise::{Supervisor, TaskKind, clock};
@@ -48,11 +50,23 @@ impl Service {
         let namespace = Namespace::new(&config.connection, config.tokens.clone(), supervisor)
             .map_err(|error: SetUpError| StartError::Connection(Box::new(error)))?;
         let handle = Handle::default();
-        let fleet = devices.clone();
+        let (source, fleet) = (namespace.clone(), devices.clone());
         let shared =
             link::Shared::open(config, gateway, outbox, namespace, fleet, handle.clone(), supervisor)?;
         let shared = Arc::new(shared);
         devices.answers(Arc::new(shared.table.clone()));
+        if let Some(settings) = config.dead_letters {
+            let desk = Desk {
+                entities: Arc::clone(&shared.entities),
+                table: shared.table.clone(),
+                voice: Voice::of(gateway, &config.type_prefix),
+                outbox: outbox.clone(),
+                handle: handle.clone(),
+                settings,
+            };
+            let watcher = Watcher::new(source, desk, rand::random());
+            supervisor.spawn(TaskKind::Commands, watcher.run(supervisor.clone()));
+        }
         launch(config, shared, handle.clone(), supervisor);
         Ok(handle)
     }

@@ -13,6 +13,7 @@ pub struct Handle(Arc<State>);
 struct State {
     pending: AtomicUsize,
     entities: Mutex<Vec<EntityStatus>>,
+    dead_letters: Mutex<Vec<DeadLetterStatus>>,
 }
 
 /// The commands at one moment; at most a second old.
@@ -22,6 +23,8 @@ pub struct Status {
     pub pending: usize,
     /// The queues and subscriptions that commands come from.
     pub entities: Vec<EntityStatus>,
+    /// The dead-letter queues that are watched; none where they are not.
+    pub dead_letters: Vec<DeadLetterStatus>,
 }
 
 /// One queue or subscription.
@@ -47,15 +50,48 @@ pub struct EntityStatus {
     pub last_error_ms: Option<u64>,
 }
 
+/// A dead-letter queue that is watched, as the last whole look found it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetterStatus {
+    /// The queue or subscription it belongs to.
+    pub entity: String,
+    /// Whether there was a look since the start.
+    pub looked: bool,
+    /// Letters whose commands were told of, now or before.
+    pub told: u64,
+    /// Letters that gateways gave up, and have told of.
+    pub own: u64,
+    /// Letters whose command is still in hand here.
+    pub open: u64,
+    /// Letters not told of, since too many are remembered.
+    pub held: u64,
+    /// Messages that are not AMQP.
+    pub unreadable: u64,
+    /// Whether the last try to look failed.
+    pub failing: bool,
+    /// The newest error, also when it has passed.
+    pub last_error: Option<String>,
+    /// When that was, in Unix milliseconds.
+    pub last_error_ms: Option<u64>,
+}
+
 impl Handle {
     /// The commands at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status { pending: self.0.pending.load(Ordering::Relaxed), entities: self.0.entities.lock().clone() }
+        Status {
+            pending: self.0.pending.load(Ordering::Relaxed),
+            entities: self.0.entities.lock().clone(),
+            dead_letters: self.0.dead_letters.lock().clone(),
+        }
     }
 
     pub(super) fn update(&self, entities: Vec<EntityStatus>) {
         *self.0.entities.lock() = entities;
+    }
+
+    pub(super) fn update_dead_letters(&self, dead_letters: Vec<DeadLetterStatus>) {
+        *self.0.dead_letters.lock() = dead_letters;
     }
 
     /// How many messages are pending, for who receives and settles them.

@@ -137,6 +137,22 @@ impl LinkError {
         }
     }
 
+    /// Its word, as metrics have it; from a closed list.
+    #[must_use]
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Locked(_) => "locked",
+            Self::TimedOut(_) => "timed-out",
+            Self::LockLost(_) => "lock-lost",
+            Self::Busy(_) => "busy",
+            Self::NotFound(_) => "not-found",
+            Self::Refused(_) => "refused",
+            Self::Quota(_) => "quota",
+            Self::Lost(_) => "lost",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// The shortest pause before the next try, if this failure has one of its own.
     #[must_use]
     pub(crate) fn retry_after(&self) -> Option<Duration> {

@@ -8,7 +8,7 @@ use serde_amqp::read::SliceReader;
 
 use super::error::{Cause, LinkError};
 use super::exchange::{Exchange, Request, Response};
-use super::message::{NO_LOCK, received, unix_ms};
+use super::message::{NO_LOCK, received, unix_ms, unknown};
 use crate::commands::message::Received;
 
 /// How long one operation may take.
@@ -51,7 +51,7 @@ pub(super) async fn set_session_state(
     call(node, "com.microsoft:set-session-state", Some(link), body).await.map(drop)
 }
 
-/// Messages from `from` on, at most `count`, without any lock.
+/// Messages from `from` on, at most `count`, without any lock. One that is not AMQP is there with nothing of it known.
 pub(super) async fn peek(node: &Exchange, from: i64, count: u32) -> Result<Vec<Received>, LinkError> {
     let count = i32::try_from(count).unwrap_or(i32::MAX);
     let body = map([("from-sequence-number", Value::Long(from)), ("message-count", Value::Int(count))]);
@@ -85,9 +85,7 @@ fn peeked(entry: Value) -> Result<Received, LinkError> {
     let Some(Value::Binary(encoded)) = encoded else { return Err(strange("peek-message")) };
     let message: Result<Message<Body<Value>>, _> =
         Body::decode_message_from_reader(SliceReader::new(&encoded));
-    let message =
-        message.map_err(|error| LinkError::Other(Cause::local(format!("a peeked message: {error}"))))?;
-    Ok(received(NO_LOCK, message))
+    Ok(message.map_or_else(|_| unknown(NO_LOCK), |message| received(NO_LOCK, message)))
 }
 
 fn map(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
@@ -112,8 +110,10 @@ mod tests {
 
     #[test]
     fn junk_in_an_answer_is_an_error() {
+        let other = crate::commands::message::Body::Other;
         let junk = map([("message", Value::Binary(Binary::from(vec![0xff; 9])))]);
-        assert!(matches!(peeked(junk), Err(LinkError::Other(_))));
+        // One bad message hides no other one.
+        assert_eq!(peeked(junk).unwrap().body, other(crate::commands::message::Body::UNDECODABLE));
         assert!(matches!(peeked(Value::Null), Err(LinkError::Other(_))));
         assert!(matches!(peeked(map([])), Err(LinkError::Other(_))));
     }

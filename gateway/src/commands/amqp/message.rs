@@ -10,8 +10,6 @@ use crate::commands::message::{Body, LockToken, Received, Value};
 pub(super) const NO_LOCK: LockToken = LockToken([0; 16]);
 const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
 const ENQUEUED_TIME: &str = "x-opt-enqueued-time";
-/// The body of a message that could not be decoded.
-const UNDECODABLE: &str = "a message that is not AMQP";
 
 /// The lock behind a delivery tag. A tag of any other length than 16 is not from Service Bus and has no lock.
 pub(super) fn lock(tag: &[u8]) -> LockToken {
@@ -55,8 +53,13 @@ pub(super) fn received(lock: LockToken, message: Message<AmqpBody<AmqpValue>>) -
 
 /// A message of which nothing but its delivery can be told.
 pub(super) fn undecodable(delivery: &DeliveryInfo) -> Received {
+    unknown(lock(delivery.delivery_tag()))
+}
+
+/// A message of which nothing but its lock can be told.
+pub(super) fn unknown(lock: LockToken) -> Received {
     let message = Message::builder().body(AmqpBody::Empty).build();
-    Received { body: Body::Other(UNDECODABLE), ..received(lock(delivery.delivery_tag()), message) }
+    Received { body: Body::Other(Body::UNDECODABLE), ..received(lock, message) }
 }
 
 // === impl Value ===

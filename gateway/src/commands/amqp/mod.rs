@@ -149,7 +149,6 @@ impl Namespace {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    #[cfg_attr(not(test), expect(dead_code, reason = "dead letters are looked at by tests so far"))]
     pub(crate) async fn peek(&self, entity: &str, from: i64, count: u32) -> Result<Vec<Received>, LinkError> {
         let permit = self.pool.permit().await?;
         let entity = permit.carrier.entity(entity);
@@ -183,4 +182,4 @@ impl Namespace {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,6 +12,7 @@ use super::amqp::{Connection, SignIn};
 use super::contract::Completion;
 use super::dispatch::{ENTITIES_MAX, Entities, EntityError, EntityTemplate, Group, Limits, Traits};
 use super::replies::Settings as Replies;
+use super::watcher;
 use crate::azure::{Audience, Cloud, TokenHandle};
 use crate::config::{ConfigError, Key, Preset, Section, Shape, Value};
 use crate::mqtt::CommandTopic;
@@ -127,6 +128,24 @@ const GROUP: Shape = Shape::list(
     &[GROUP_DEVICES, SITE, TENANT, CLASS],
 );
 
+const DEAD_LETTERS_INTERVAL: Key = Key {
+    name: "interval",
+    value: Value::Time { min: Duration::from_secs(1), max: Duration::from_secs(3600) },
+    default: Preset::Is("30s"),
+    help: "From one look at the dead-letter queue of an entity to the next, a tenth more or less. A look takes one operation for every 100 messages there, and one more.",
+};
+const REMEMBERED_MAX: Key = Key {
+    name: "remembered_max",
+    value: Value::Count { min: 100, max: 1_000_000 },
+    default: Preset::Is("100000"),
+    help: "Most dead letters remembered as told of, of all entities together, some 100 bytes each. Each is remembered while it is in its queue. At the bound new ones are not told of until the queues are emptied.",
+};
+const DEAD_LETTERS: Shape = Shape::table(
+    "dead_letters",
+    "Has this gateway watch the dead-letter queues of its entities: a command that Service Bus itself gave up, because its time to live was over or it was delivered too often, gets its final status. Nothing is taken out of them. Left out, they are not watched. Of the gateways that share entities exactly one is to have this.",
+    &[DEAD_LETTERS_INTERVAL, REMEMBERED_MAX],
+);
+
 const fn trait_key(name: &'static str, help: &'static str) -> Key {
     Key { name, value: Value::Text { chars_max: 64 }, default: Preset::Unset, help }
 }
@@ -162,6 +181,8 @@ pub struct Config {
     pub(crate) completed_kept: Duration,
     /// Where replies go; `None`: nowhere.
     pub(crate) replies: Option<Replies>,
+    /// How dead letters are watched, if they are.
+    pub(crate) dead_letters: Option<watcher::Settings>,
 }
 
 impl Config {
@@ -190,7 +211,7 @@ impl Config {
             COMPLETED_KEPT,
         ],
     )
-    .with(&[connection::SHAPE, replies::SHAPE, GROUP]);
+    .with(&[connection::SHAPE, replies::SHAPE, GROUP, DEAD_LETTERS]);
 
     pub(crate) fn read(section: &mut Section, cloud: Cloud) -> Result<Self, ConfigError> {
         let entities = read_entities(section)?;
@@ -216,6 +237,7 @@ impl Config {
         let park_time = if replicas { park_time.min(PARK_TIME_REPLICAS) } else { park_time };
         let completed_kept = section.time(&COMPLETED_KEPT)?;
         let replies = replies::read(section, &entities)?;
+        let dead_letters = read_dead_letters(section)?;
         let connection = connection::read(&mut section.child(&connection::SHAPE)?, cloud)?;
         let tokens = match &connection.sign_in {
             SignIn::Key(_) => None,
@@ -236,6 +258,7 @@ impl Config {
             replicas,
             completed_kept,
             replies,
+            dead_letters,
         })
     }
 
@@ -264,6 +287,7 @@ impl Config {
             replicas: false,
             completed_kept: Duration::from_secs(3600),
             replies: None,
+            dead_letters: None,
         }
     }
 
@@ -282,6 +306,15 @@ impl Config {
 
 /// How long a session is held whose device may be connected to another gateway.
 const PARK_TIME_REPLICAS: Duration = Duration::from_secs(2);
+
+fn read_dead_letters(section: &mut Section) -> Result<Option<watcher::Settings>, ConfigError> {
+    if !section.has(&DEAD_LETTERS) {
+        return Ok(None);
+    }
+    let mut section = section.child(&DEAD_LETTERS)?;
+    let interval = section.time(&DEAD_LETTERS_INTERVAL)?;
+    Ok(Some(watcher::Settings { interval, remembered_max: section.length(&REMEMBERED_MAX)? }))
+}
 
 fn read_entities(section: &mut Section) -> Result<Entities, ConfigError> {
     let text = section.text(&ENTITY)?;

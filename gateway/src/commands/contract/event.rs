@@ -1,6 +1,6 @@
 //! What the cloud is told about a command: CloudEvents in lane `status`, under the key of the device.
 
-use penstock_proto::Lane;
+use penstock_proto::{GatewayId, Lane};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -45,6 +45,8 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Value>,
@@ -63,6 +65,15 @@ struct Data<'a> {
     reply_to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to_session_id: Option<&'a str>,
+}
+
+// === impl Voice ===
+
+impl Voice {
+    /// The voice of a gateway.
+    pub(crate) fn of(gateway: &GatewayId, type_prefix: &str) -> Self {
+        Self { gateway: gateway.as_str().into(), type_prefix: type_prefix.into() }
+    }
 }
 
 // === impl StatusEvent ===
@@ -109,6 +120,7 @@ impl StatusEvent<'_> {
             status: outcome.status.word(),
             is_final: self.is_final,
             reason: outcome.reason.map(super::Reason::word),
+            dead_letter_reason: outcome.dead_letter.as_deref(),
             code: outcome.code,
             detail: detail.or_else(own),
             detail_bytes: outcome.detail_bytes,

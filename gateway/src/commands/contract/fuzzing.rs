@@ -2,7 +2,9 @@
 
 use super::answer::{DETAIL_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::record::device_of;
-use super::{Answer, Command, Completion, Defaults, Record, StatusEvent, Voice, deadline, record_key};
+use super::{
+    Answer, Command, Completion, Defaults, Letter, Record, StatusEvent, Voice, deadline, record_key,
+};
 use crate::commands::message::{Body, LockToken, Received, Value};
 use crate::fuzzing::Decoder;
 use crate::outbox::Encoded;
@@ -14,6 +16,11 @@ pub(crate) const DECODERS: &[Decoder] = &[
     Decoder { name: "command_answer", decode: answer, weight: 12 },
     Decoder { name: "command_deadline", decode: deadline_text, weight: 8 },
     Decoder { name: "command_message", decode: message, weight: 16 },
+    Decoder {
+        name: "command_dead_letter_mark",
+        decode: crate::commands::watcher::decode_for_fuzzing,
+        weight: 8,
+    },
 ];
 
 /// A stored record, and a key: what was read is written, and read as the same.
@@ -68,6 +75,10 @@ fn deadline_text(bytes: &[u8]) {
 fn message(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let received = received(&text);
+    // The same message in a dead-letter queue.
+    let letter = Letter::read(&received, "commands", None);
+    let (about, outcome) = (&letter.about, letter.outcome());
+    check_event(&StatusEvent { about, outcome: &outcome, is_final: true, redelivered: false, now_ms: 0 });
     let defaults = Defaults { completion: Completion::Answered, tenant: None };
     let command = match Command::read(&received, "commands", &defaults) {
         Ok(command) => command,
@@ -159,6 +170,9 @@ pub(crate) fn fuzzing_seeds(name: &str) -> Vec<Vec<u8>> {
             r#"{"status":"done","code":1.5,"detail":null}"#,
             "[[[[",
         ],
+        "command_dead_letter_mark" => {
+            return vec![b"\x11\x08commands\x02\x01\0\0\0\0\0\0\0\x6c\x50\xc4\xa0\x01\0\0\x01\x02\x03\x04\x05\x06\x07\x08".to_vec()];
+        }
         "command_deadline" => &[
             "2026-11-21T14:30:00Z",
             "2026-11-21T15:30:00.123456789+01:00",
@@ -171,6 +185,7 @@ pub(crate) fn fuzzing_seeds(name: &str) -> Vec<Vec<u8>> {
             "a/b+#\ndev ice\n\n\n\n\nbody\ntraceparent=x00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\ntracestate=xa=b\nredelivered=xtrue",
             "\npress-7\n\n\n\n\nx\npenstock-deadline=x2026-11-21T14:30:00Z\npenstock-origin=xsite-7/00c0ffee12345678/3/2/1041\nDiagnostic-Id=x00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "c\n\n\n\n\n\nx\nPenstock-Deadline=x\nm=!",
+            "c\npress-7\n\n\n\n\nx\nDeadLetterReason=xTTLExpiredException\nDeadLetterErrorDescription=xtoo late",
         ],
         _ => &[],
     };

@@ -30,6 +30,7 @@ mod event;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
 mod id;
+mod letter;
 mod outcome;
 mod properties;
 mod record;
@@ -49,6 +50,7 @@ pub(crate) use event::{StatusEvent, Voice};
 pub(crate) use fuzzing::DECODERS;
 #[cfg(test)]
 pub(crate) use fuzzing::fuzzing_seeds;
+pub(crate) use letter::Letter;
 use outcome::Reason;
 pub(crate) use outcome::{Outcome, Status};
 pub(crate) use record::{Phase, Record, record_key};

@@ -15,8 +15,10 @@ pub(crate) struct Outcome {
     pub(crate) detail: Option<Box<str>>,
     /// How long the device's detail was, in bytes, if it was left out.
     pub(crate) detail_bytes: Option<u32>,
-    /// The gateway's own sentence.
+    /// The gateway's own sentence, or that of whoever dead-lettered the message.
     pub(crate) note: Option<Box<str>>,
+    /// The reason in the dead-letter queue, if somebody else than a gateway moved the message there.
+    pub(crate) dead_letter: Option<Box<str>>,
 }
 
 /// The status of a command.
@@ -45,18 +47,30 @@ pub(crate) enum Reason {
     TooLarge,
     /// Its deadline or time to live passed before it was delivered.
     Expired,
+    /// Service Bus, or somebody else than a gateway, gave its message up.
+    DeadLettered,
 }
 
 /// Longest sentence of a dead letter, in bytes.
 const NOTE_BYTES_MAX: usize = 512;
 /// Stands before the word of a reason in a dead letter.
-const PREFIX: &str = "penstock-";
+pub(super) const PREFIX: &str = "penstock-";
+/// The reason of Service Bus for a message whose time to live is over ("Service Bus dead-letter queues").
+const TTL_EXPIRED: &str = "TTLExpiredException";
 
 // === impl Outcome ===
 
 impl Outcome {
     const fn new(status: Status) -> Self {
-        Self { status, reason: None, code: None, detail: None, detail_bytes: None, note: None }
+        Self {
+            status,
+            reason: None,
+            code: None,
+            detail: None,
+            detail_bytes: None,
+            note: None,
+            dead_letter: None,
+        }
     }
 
     fn because(status: Status, reason: Reason, note: &str) -> Self {
@@ -105,6 +119,17 @@ impl Outcome {
         )
     }
 
+    /// Its message is in the dead-letter queue with this reason and description, and no gateway put it there.
+    pub(crate) fn dead_lettered(reason: Option<&str>, description: Option<&str>) -> Self {
+        let (status, why) = match reason {
+            Some(TTL_EXPIRED) => (Status::Expired, Reason::Expired),
+            _ => (Status::Failed, Reason::DeadLettered),
+        };
+        let told = Self::because(status, why, description.unwrap_or_default());
+        let note = told.note.filter(|note| !note.is_empty());
+        Self { note, reason: Some(why), dead_letter: reason.map(Into::into), ..Self::new(status) }
+    }
+
     /// What becomes of the message.
     pub(crate) fn disposition(&self) -> Disposition {
         match self.reason {
@@ -150,6 +175,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::TooLarge => "too-large",
             Self::Expired => "expired",
+            Self::DeadLettered => "dead-lettered",
         }
     }
 }
@@ -182,6 +208,19 @@ mod tests {
             let answer = Answer::read(format!(r#"{{"status":"{word}"}}"#).as_bytes()).expect("an answer");
             check(&answer.outcome(), status, None);
         }
+    }
+
+    #[test]
+    fn what_others_dead_lettered_has_failed_unless_its_time_was_over() {
+        let check = |reason: Option<&str>, description, status, word, note: Option<&str>| {
+            let outcome = Outcome::dead_lettered(reason, description);
+            assert_eq!((outcome.status.word(), outcome.reason.map(Reason::word)), (status, Some(word)));
+            assert_eq!((outcome.dead_letter.as_deref(), outcome.note.as_deref()), (reason, note));
+        };
+        check(Some("TTLExpiredException"), Some("too late"), "expired", "expired", Some("too late"));
+        check(Some("MaxDeliveryCountExceeded"), Some(""), "failed", "dead-lettered", None);
+        check(Some("operator"), None, "failed", "dead-lettered", None);
+        check(None, None, "failed", "dead-lettered", None);
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! A write that failed may be there all the same. So nothing is decided after one until somebody looked into the store
 //! ([`Event::Looked`]): event and record are one batch, and the record says whether it is there.
 
+mod burial;
 mod stage;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use burial::Standing;
 use stage::{Content, Current, Next, Stage};
 pub(crate) use table::{Seat, Table};
 
@@ -540,7 +542,8 @@ impl Execution {
             Phase::Started | Phase::Delivered { .. } => {}
         }
         let key = record_key(answer.device);
-        if self.answering.is_some() {
+        // What is written without a command in flight is its end.
+        if self.answering.is_some() || self.writing.is_some() {
             return repeated(batch);
         }
         let Ok(read) = Answer::read(answer.payload) else { return Heard::Malformed };

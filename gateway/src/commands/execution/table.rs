@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Step, Timing};
-use crate::commands::contract::{Record, Records, Voice};
+use super::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Standing, Step, Timing};
+use crate::commands::contract::{Letter, Record, Records, Status, Voice};
 use crate::commands::metrics::Metrics;
 use crate::mqtt::{self, Taken};
 use crate::outbox::{self, Encoded, Error, StateOps};
@@ -96,6 +96,46 @@ impl Table {
     /// The record of a device.
     pub(crate) fn record(&self, device: &str) -> Option<Record> {
         self.0.known.lock().records.get(device)
+    }
+
+    /// How a command stands whose message is in the dead-letter queue.
+    pub(crate) fn standing(&self, letter: &Letter, now_ms: u64) -> Standing {
+        let (device, identity) = (&*letter.about.device, &letter.about.identity);
+        let (entry, record, in_doubt) = {
+            let known = self.0.known.lock();
+            let entry = known.active.get(device).map(|active| Arc::clone(&active.entry));
+            (entry, known.records.get(device), known.records.is_in_doubt(device))
+        };
+        let idle = Execution::new(self.0.timing);
+        let standing =
+            |execution: &Execution| execution.standing(identity, record.as_ref(), in_doubt, now_ms);
+        entry.map_or_else(|| standing(&idle), |entry| standing(&entry.execution.lock()))
+    }
+
+    /// Puts down the end of a command that is [`Standing::Left`], unless that has changed or somebody drives its
+    /// device now. `submit` hands it to the outbox and does nothing else; when the write is durable, or has failed, the
+    /// seat is due [`Event::Committed`].
+    pub(crate) fn bury<T>(
+        &self,
+        letter: &Letter,
+        now_ms: u64,
+        submit: impl FnOnce(&Encoded, &mut StateOps) -> T,
+    ) -> Option<(Seat, Status, T)> {
+        let device = &*letter.about.device;
+        let seat = self.seat(device)?;
+        let (mut entries, mut state) = (Encoded::default(), StateOps::default());
+        let mut batch = Batch { voice: &self.0.voice, entries: &mut entries, state: &mut state };
+        let mut execution = seat.0.entry.execution.lock();
+        let (known, in_doubt) = {
+            let known = self.0.known.lock();
+            (known.records.get(device), known.records.is_in_doubt(device))
+        };
+        let standing = execution.standing(&letter.about.identity, known.as_ref(), in_doubt, now_ms);
+        let known = known.filter(|_| standing == Standing::Left)?;
+        let outcome = execution.bury(letter, &known, &mut batch, now_ms);
+        let submitted = submit(&entries, &mut state);
+        drop(execution);
+        Some((seat, outcome.status, submitted))
     }
 
     /// How many devices have a task that drives them, or a write on its way.

@@ -91,8 +91,7 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
         let (mut junk, done) = (StateOps::default(), Arc::default());
         let records = Records::load(&appender.state(), limits, &mut junk)?;
         appender.submit_state(&junk, Urgency::Relaxed, &done);
-        let voice =
-            Voice { gateway: gateway.as_str().into(), type_prefix: config.type_prefix.as_str().into() };
+        let voice = Voice::of(gateway, &config.type_prefix);
         let timing =
             Timing { ack_timeout_ms: ms(config.ack_timeout), answer_timeout_ms: ms(config.answer_timeout) };
         let replies = Replies::new(config, voice.clone(), cloud.clone(), supervisor);

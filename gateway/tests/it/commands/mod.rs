@@ -6,6 +6,7 @@ mod delivery;
 mod page;
 mod refusals;
 mod replies;
+mod watcher;
 
 use std::path::Path;
 

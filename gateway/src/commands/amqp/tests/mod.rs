@@ -5,4 +5,4 @@ mod dialing;
 mod front;
 mod replies;
 mod sessions;
-mod sim;
+pub(in crate::commands) mod sim;

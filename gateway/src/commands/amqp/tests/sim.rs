@@ -19,18 +19,18 @@ use crate::commands::message::Received;
 use crate::supervise::{Supervisor, clock};
 
 /// The queue that is there.
-pub(super) const QUEUE: &str = "commands";
+pub(in crate::commands) const QUEUE: &str = "commands";
 /// Longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A namespace with one queue with sessions.
-pub(super) struct Sim {
-    pub(super) service: SocketAddr,
-    pub(super) tls: Option<SocketAddr>,
-    pub(super) websocket: Option<SocketAddr>,
-    pub(super) tokens: Option<SocketAddr>,
-    pub(super) ca_file: Option<PathBuf>,
-    pub(super) supervisor: Supervisor,
+pub(in crate::commands) struct Sim {
+    pub(in crate::commands) service: SocketAddr,
+    pub(in crate::commands) tls: Option<SocketAddr>,
+    pub(in crate::commands) websocket: Option<SocketAddr>,
+    pub(in crate::commands) tokens: Option<SocketAddr>,
+    pub(in crate::commands) ca_file: Option<PathBuf>,
+    pub(in crate::commands) supervisor: Supervisor,
     connection_string: String,
     control: SocketAddr,
     _running: cloud_sim::Running,
@@ -39,16 +39,19 @@ pub(super) struct Sim {
 
 impl Sim {
     /// Locks last a minute.
-    pub(super) async fn start() -> Self {
+    pub(in crate::commands) async fn start() -> Self {
         Self::start_with(60.0, |_| ()).await
     }
 
-    pub(super) async fn start_with(lock_seconds: f64, change: impl FnOnce(&mut ServiceBus)) -> Self {
+    pub(in crate::commands) async fn start_with(
+        lock_seconds: f64,
+        change: impl FnOnce(&mut ServiceBus),
+    ) -> Self {
         Self::start_for(lock_seconds, None, change).await
     }
 
     /// With somebody who gives tokens.
-    pub(super) async fn start_for(
+    pub(in crate::commands) async fn start_for(
         lock_seconds: f64,
         oauth: Option<OAuth>,
         change: impl FnOnce(&mut ServiceBus),
@@ -76,38 +79,38 @@ impl Sim {
         }
     }
 
-    pub(super) fn connection(&self) -> Connection {
+    pub(in crate::commands) fn connection(&self) -> Connection {
         self.connection_by(&self.connection_string)
     }
 
-    pub(super) fn connection_by(&self, connection_string: &str) -> Connection {
+    pub(in crate::commands) fn connection_by(&self, connection_string: &str) -> Connection {
         Connection::new(SignIn::Key(ConnectionString::parse(connection_string).unwrap()))
     }
 
-    pub(super) fn connection_string(&self) -> &str {
+    pub(in crate::commands) fn connection_string(&self) -> &str {
         &self.connection_string
     }
 
-    pub(super) fn namespace(&self) -> Namespace {
+    pub(in crate::commands) fn namespace(&self) -> Namespace {
         self.namespace_by(&self.connection())
     }
 
-    pub(super) fn namespace_by(&self, connection: &Connection) -> Namespace {
+    pub(in crate::commands) fn namespace_by(&self, connection: &Connection) -> Namespace {
         Namespace::new(connection, None, &self.supervisor).unwrap()
     }
 
     /// Sends a message with this text to a session of the queue.
-    pub(super) async fn send(&self, session: &str, text: &str) {
+    pub(in crate::commands) async fn send(&self, session: &str, text: &str) {
         let messages = json!([{ "session_id": session, "message_id": text, "body": text }]);
         self.ask("POST", &format!("/servicebus/entities/{QUEUE}/messages"), &messages).await;
     }
 
-    pub(super) async fn fault(&self, fault: Json) {
+    pub(in crate::commands) async fn fault(&self, fault: Json) {
         self.ask("POST", "/servicebus/faults", &fault).await;
     }
 
     /// The queue as the service sees it.
-    pub(super) async fn view(&self) -> Json {
+    pub(in crate::commands) async fn view(&self) -> Json {
         self.view_of(QUEUE).await
     }
 
@@ -116,12 +119,12 @@ impl Sim {
     }
 
     /// Messages in the dead-letter queue.
-    pub(super) async fn dead(&self) -> Json {
+    pub(in crate::commands) async fn dead(&self) -> Json {
         self.ask("GET", &format!("/servicebus/entities/{QUEUE}/dead"), &Json::Null).await
     }
 
     /// Waits until the queue looks like this.
-    pub(super) async fn until(&self, what: &str, looks: impl Fn(&Json) -> bool) {
+    pub(in crate::commands) async fn until(&self, what: &str, looks: impl Fn(&Json) -> bool) {
         let since = clock::now();
         loop {
             let seen = self.view().await;
@@ -132,7 +135,7 @@ impl Sim {
         }
     }
 
-    async fn ask(&self, method: &str, path: &str, body: &Json) -> Json {
+    pub(in crate::commands) async fn ask(&self, method: &str, path: &str, body: &Json) -> Json {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut stream = TcpStream::connect(self.control).await.unwrap();
         let request = format!(
@@ -150,14 +153,17 @@ impl Sim {
 }
 
 /// What must happen soon.
-pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(in crate::commands) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
-pub(super) async fn accept(namespace: &Namespace, session: &str) -> Result<Box<SessionLink>, LinkError> {
+pub(in crate::commands) async fn accept(
+    namespace: &Namespace,
+    session: &str,
+) -> Result<Box<SessionLink>, LinkError> {
     soon(namespace.accept(QUEUE, Wish::Session(session))).await
 }
 
-pub(super) async fn receive(link: &mut SessionLink) -> Result<Received, LinkError> {
+pub(in crate::commands) async fn receive(link: &mut SessionLink) -> Result<Received, LinkError> {
     soon(link.receive()).await
 }

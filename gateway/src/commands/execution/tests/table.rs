@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::time::{Duration, timeout};
 
 use super::world::{DEVICE, command, received, timing, voice};
-use crate::commands::contract::{Command, Completion, Defaults, Limits, Phase, Record, Records, record_key};
+use crate::commands::contract::{
+    Command, Completion, Defaults, Letter, Limits, Phase, Record, Records, record_key,
+};
 use crate::commands::execution::table::Said;
-use crate::commands::execution::{Arrival, Event, Seat, Step, Table};
+use crate::commands::execution::{Arrival, Event, Seat, Standing, Step, Table};
 use crate::commands::message::{Body, Disposition, LockToken};
 use crate::mqtt::{Durable, Taken};
 use crate::outbox::{Encoded, StateOps};
@@ -219,4 +221,66 @@ fn pruning_leaves_out_whoever_is_active() {
     let mut deleted = 0;
     table.prune(much_later, |ops| deleted = ops.len());
     assert_eq!((deleted, table.remembered()), (1, 0));
+}
+
+/// The command of [`arrival`] in the dead-letter queue.
+fn letter() -> Letter {
+    Letter::read(&received(1, Completion::Answered), "commands", None)
+}
+
+/// Has the end of the letter put down; how many events and changes that are.
+fn bury(table: &Table, now_ms: u64) -> Option<(Seat, (u32, usize))> {
+    let buried = table.bury(&letter(), now_ms, |entries, state| (entries.count(), state.len()));
+    buried.map(|(seat, _, put_down)| (seat, put_down))
+}
+
+#[test]
+fn a_dead_letter_stands_as_its_command_does() {
+    let table = table();
+    let standing = |now_ms| table.standing(&letter(), now_ms);
+    assert_eq!(standing(NOW_MS), Standing::Unknown);
+    let seat = table.seat(DEVICE).expect("a free seat");
+    seat.received(arrival(), None, NOW_MS);
+    assert_eq!(standing(NOW_MS), Standing::Open, "nothing of it is written yet");
+    drop(seat);
+    let seat = waiting(&table);
+    assert_eq!(standing(u64::MAX), Standing::Open, "in flight, whatever the time");
+    drop(seat);
+    let deadline_ms = match phase(&table) {
+        Some(Phase::Delivered { deadline_ms }) => deadline_ms,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((standing(deadline_ms - 1), standing(deadline_ms)), (Standing::Open, Standing::Left));
+    assert!(bury(&table, deadline_ms - 1).is_none(), "its answer may come");
+    assert_eq!(table.active(), 0);
+}
+
+#[test]
+fn a_command_that_is_buried_is_done_and_late_answers_change_nothing() {
+    let table = table();
+    drop(waiting(&table));
+    let (seat, put_down) = bury(&table, u64::MAX).expect("nobody goes on with it");
+    assert_eq!(put_down, (1, 1));
+    assert!(bury(&table, u64::MAX).is_none(), "once");
+    let (taken, events, _) = say(&table, "c-1", r#"{"status":"succeeded"}"#);
+    assert!(matches!(taken, Taken::Here(None)) && events == 0, "its end is written already");
+    seat.on(Event::Committed(true), NOW_MS);
+    drop(seat);
+    assert_eq!(phase(&table), Some(Phase::Done(Disposition::Complete)));
+    assert_eq!(table.standing(&letter(), u64::MAX), Standing::Ended);
+    assert!(matches!(say(&table, "c-1", r#"{"status":"succeeded"}"#), (Taken::Here(None), 0, 0)));
+}
+
+#[test]
+fn an_end_whose_write_failed_is_looked_up_before_anything_else() {
+    let table = table();
+    drop(waiting(&table));
+    let (seat, _) = bury(&table, u64::MAX).expect("nobody goes on with it");
+    seat.on(Event::Committed(false), NOW_MS);
+    drop(seat);
+    assert_eq!(table.standing(&letter(), u64::MAX), Standing::Open);
+    // It is not there: it is written again.
+    let stored = table.record(DEVICE);
+    table.look_at(DEVICE, || Ok(stored)).expect("a store");
+    assert_eq!(table.standing(&letter(), u64::MAX), Standing::Left);
 }
