@@ -79,8 +79,17 @@ struct Commands {
     /// Messages received and neither settled nor given back.
     pending: usize,
     entities: Vec<CommandEntity>,
+    connection: CommandConnection,
     /// The dead-letter queues that are watched.
     dead_letters: Vec<CommandDeadLetters>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct CommandConnection {
+    open: usize,
+    links: usize,
+    /// Why the last one ended or did not open, if none opened since.
+    last_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -236,6 +245,7 @@ impl From<commands::Status> for Commands {
             last_error: entity.last_error,
             last_error_age_seconds: entity.last_error_ms.map(age_seconds),
         });
+        let commands::ConnectionStatus { open, links, last_error } = status.connection;
         let dead_letters = status.dead_letters.into_iter().map(|letters| CommandDeadLetters {
             entity: letters.entity,
             looked: letters.looked,
@@ -248,7 +258,12 @@ impl From<commands::Status> for Commands {
             last_error: letters.last_error,
             last_error_age_seconds: letters.last_error_ms.map(age_seconds),
         });
-        Self { pending: status.pending, entities: entities.collect(), dead_letters: dead_letters.collect() }
+        Self {
+            pending: status.pending,
+            entities: entities.collect(),
+            connection: CommandConnection { open, links, last_error },
+            dead_letters: dead_letters.collect(),
+        }
     }
 }
 

@@ -34,8 +34,12 @@ const UNREPLIED: &[&str] = &[
 ];
 /// What a look at a dead-letter queue found, in the order of [`Metrics::dead_letters`].
 const LETTERS: &[&str] = &["told", "own", "open", "held", "unreadable"];
-const PEEKS: &[&str] =
+/// How something asked of Service Bus can end; all but the first are words of errors.
+const RESULTS: &[&str] =
     &["done", "locked", "timed-out", "lock-lost", "busy", "not-found", "refused", "quota", "lost", "other"];
+/// The words of errors.
+const ERRORS: &[&str] =
+    &["locked", "timed-out", "lock-lost", "busy", "not-found", "refused", "quota", "lost", "other"];
 const TIMES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
     86_400.0,
@@ -232,7 +236,31 @@ const DEAD_LETTER_PEEKS: Metric = Metric {
     name: "penstock_commands_dead_letter_peeks_total",
     kind: Kind::Counter,
     help: "Pages of dead-letter queues asked for, by result.",
-    labels: &[("result", PEEKS)],
+    labels: &[("result", RESULTS)],
+};
+const CONNECTIONS: Metric = Metric {
+    name: "penstock_commands_connections",
+    kind: Kind::Gauge,
+    help: "AMQP connections to Service Bus that are open.",
+    labels: &[],
+};
+const CONNECTS: Metric = Metric {
+    name: "penstock_commands_connects_total",
+    kind: Kind::Counter,
+    help: "AMQP connections asked for, by result.",
+    labels: &[("result", RESULTS)],
+};
+const MANAGEMENT_FAILURES: Metric = Metric {
+    name: "penstock_commands_management_failures_total",
+    kind: Kind::Counter,
+    help: "Requests to the management of an entity (renewing locks, session states, looking at dead letters) that failed, by reason.",
+    labels: &[("reason", ERRORS)],
+};
+const TOKEN_FAILURES: Metric = Metric {
+    name: "penstock_commands_token_failures_total",
+    kind: Kind::Counter,
+    help: "Tokens for an entity that Service Bus did not take, or that there were none of, by reason.",
+    labels: &[("reason", ERRORS)],
 };
 
 /// Every metric of the stage.
@@ -269,6 +297,10 @@ pub(crate) const METRICS: &[Metric] = &[
     DEAD_LETTERS,
     DEAD_LETTERS_TOLD,
     DEAD_LETTER_PEEKS,
+    CONNECTIONS,
+    CONNECTS,
+    MANAGEMENT_FAILURES,
+    TOKEN_FAILURES,
 ];
 
 /// Handles, made once.
@@ -290,6 +322,21 @@ pub(super) struct Metrics {
     pub(super) ack_time: Histogram,
     pub(super) settle_time: Histogram,
     pub(super) renewal_late: Histogram,
+}
+
+/// An open connection; it is counted out when this is dropped.
+pub(super) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl std::fmt::Debug for OpenConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenConnection")
+    }
 }
 
 /// Why a message was left without being settled.
@@ -392,6 +439,28 @@ impl Metrics {
     pub(super) fn dead_letter_told(status: &'static str) {
         Self::ended(status);
         counter_with(&DEAD_LETTERS_TOLD, "status", status).increment(1);
+    }
+
+    /// A connection is open.
+    pub(super) fn connection() -> OpenConnection {
+        let open = gauge(&CONNECTIONS);
+        open.increment(1.0);
+        OpenConnection(open)
+    }
+
+    /// A connection was asked for; it is open, or failed with the word of an error.
+    pub(super) fn connected(result: Result<(), &'static str>) {
+        counter_with(&CONNECTS, "result", result.err().unwrap_or("done")).increment(1);
+    }
+
+    /// A request to `$management` failed, with the word of an error.
+    pub(super) fn management_failed(word: &'static str) {
+        counter_with(&MANAGEMENT_FAILURES, "reason", word).increment(1);
+    }
+
+    /// A token was not taken, with the word of an error.
+    pub(super) fn token_failed(word: &'static str) {
+        counter_with(&TOKEN_FAILURES, "reason", word).increment(1);
     }
 
     /// A page of a dead-letter queue was asked for, with one of the declared results.

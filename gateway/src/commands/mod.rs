@@ -54,4 +54,4 @@ pub(crate) use contract::DECODERS;
 pub(crate) use contract::fuzzing_seeds;
 pub(crate) use metrics::METRICS;
 pub use service::{Service, StartError};
-pub use status::{DeadLetterStatus, EntityStatus, Handle, Status};
+pub use status::{ConnectionStatus, DeadLetterStatus, EntityStatus, Handle, Status};

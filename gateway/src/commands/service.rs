@@ -50,6 +50,7 @@ impl Service {
         let namespace = Namespace::new(&config.connection, config.tokens.clone(), supervisor)
             .map_err(|error: SetUpError| StartError::Connection(Box::new(error)))?;
         let handle = Handle::default();
+        handle.connections(namespace.view());
         let (source, fleet) = (namespace.clone(), devices.clone());
         let shared =
             link::Shared::open(config, gateway, outbox, namespace, fleet, handle.clone(), supervisor)?;

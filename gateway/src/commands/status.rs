@@ -1,9 +1,11 @@
 //! What operators see of the commands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+
+use super::amqp::PoolView;
 
 /// A view of the commands for operators. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +16,7 @@ struct State {
     pending: AtomicUsize,
     entities: Mutex<Vec<EntityStatus>>,
     dead_letters: Mutex<Vec<DeadLetterStatus>>,
+    connections: OnceLock<PoolView>,
 }
 
 /// The commands at one moment; at most a second old.
@@ -23,8 +26,21 @@ pub struct Status {
     pub pending: usize,
     /// The queues and subscriptions that commands come from.
     pub entities: Vec<EntityStatus>,
+    /// The connections to Service Bus.
+    pub connection: ConnectionStatus,
     /// The dead-letter queues that are watched; none where they are not.
     pub dead_letters: Vec<DeadLetterStatus>,
+}
+
+/// The connections to Service Bus.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionStatus {
+    /// Those that are open.
+    pub open: usize,
+    /// Links on them, and those that wait for one.
+    pub links: usize,
+    /// Why the last one ended or did not open, if none opened since.
+    pub last_error: Option<String>,
 }
 
 /// One queue or subscription.
@@ -82,12 +98,26 @@ impl Handle {
         Status {
             pending: self.0.pending.load(Ordering::Relaxed),
             entities: self.0.entities.lock().clone(),
+            connection: self.connection(),
             dead_letters: self.0.dead_letters.lock().clone(),
         }
     }
 
     pub(super) fn update(&self, entities: Vec<EntityStatus>) {
         *self.0.entities.lock() = entities;
+    }
+
+    fn connection(&self) -> ConnectionStatus {
+        let Some(pool) = self.0.connections.get().and_then(PoolView::status) else {
+            return ConnectionStatus::default();
+        };
+        let last_error = pool.last_error.map(|error| error.to_string());
+        ConnectionStatus { open: pool.connections, links: pool.links, last_error }
+    }
+
+    /// Shows these connections from now on.
+    pub(super) fn connections(&self, view: PoolView) {
+        drop(self.0.connections.set(view));
     }
 
     pub(super) fn update_dead_letters(&self, dead_letters: Vec<DeadLetterStatus>) {

@@ -14,6 +14,7 @@ use super::credential::Token;
 use super::error::{Cause, LinkError};
 use super::exchange::{Exchange, Request};
 use super::schedule::Renewal;
+use crate::commands::metrics::Metrics;
 use crate::supervise::{Phase, TaskKind};
 
 /// An entity on one connection. Its token is renewed until this is dropped.
@@ -166,6 +167,7 @@ impl Keeper {
                     self.renewal.granted(life, rand::random())
                 }
                 Err(error) => {
+                    Metrics::token_failed(error.word());
                     let pause = self.renewal.refused(error.retry_after(), rand::random());
                     let (audience, again_s) = (self.audience.as_str(), pause.as_secs());
                     tracing::warn!(audience, %error, again_s, "the service did not take the token; trying again");

@@ -10,6 +10,7 @@ use super::error::{Cause, LinkError};
 use super::exchange::{Exchange, Request, Response};
 use super::message::{NO_LOCK, received, unix_ms, unknown};
 use crate::commands::message::Received;
+use crate::commands::metrics::Metrics;
 
 /// How long one operation may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -74,7 +75,11 @@ async fn call(
     let limit_ms = u32::try_from(TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     let mut properties = vec![("com.microsoft:server-timeout", SimpleValue::Uint(limit_ms))];
     properties.extend(link.map(|link| ("associated-link-name", SimpleValue::String(link.to_owned()))));
-    node.call(Request { operation, properties, body }, TIMEOUT).await
+    let answered = node.call(Request { operation, properties, body }, TIMEOUT).await;
+    if let Err(error) = &answered {
+        Metrics::management_failed(error.word());
+    }
+    answered
 }
 
 fn peeked(entry: Value) -> Result<Received, LinkError> {

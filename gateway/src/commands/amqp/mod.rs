@@ -57,6 +57,7 @@ pub(crate) use error::LinkError;
 pub(crate) use link::{SessionLink, Wish};
 #[cfg(test)]
 pub(crate) use pool::PoolStatus;
+pub(crate) use pool::PoolView;
 pub(crate) use sender::{Sender, Taking};
 
 use super::message::Received;
@@ -154,6 +155,11 @@ impl Namespace {
         let entity = permit.carrier.entity(entity);
         entity.authorized().await?;
         management::peek(&entity.management, from, count).await
+    }
+
+    /// A view of the connections for operators.
+    pub(crate) fn view(&self) -> PoolView {
+        self.pool.view()
     }
 
     /// The connections at this moment.

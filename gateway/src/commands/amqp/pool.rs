@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::carrier::{self, Carrier, Shared};
 use super::error::{Cause, LinkError};
 use super::schedule::Backoff;
+use crate::commands::metrics::Metrics;
 use crate::supervise::{Phase, TaskKind, clock};
 
 /// The connections of a namespace.
@@ -37,8 +38,11 @@ pub(super) struct Permit {
     seat: Seat,
 }
 
+/// A view of the connections, which keeps none of them open.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolView(Weak<Pool>);
+
 /// What can be seen of a namespace.
-#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PoolStatus {
     /// Connections that are open.
@@ -107,7 +111,10 @@ impl Pool {
         opened.map(|carrier| Permit { carrier, seat })
     }
 
-    #[cfg(test)]
+    pub(super) fn view(self: &Arc<Self>) -> PoolView {
+        PoolView(Arc::downgrade(self))
+    }
+
     pub(super) fn status(&self) -> PoolStatus {
         let state = self.state.lock();
         let open = |slot: &&Arc<Slot>| matches!(&*slot.stage.borrow(), Stage::Open(_));
@@ -150,6 +157,7 @@ impl Pool {
 
     fn opened(&self) {
         self.state.lock().last_error = None;
+        Metrics::connected(Ok(()));
     }
 
     /// Forgets a connection that ended after `life`, or did not open.
@@ -160,7 +168,10 @@ impl Pool {
         let (now, chance, pause_min) = (clock::now(), rand::random(), error.retry_after());
         match life {
             Some(life) => state.backoff.ended(now, life, pause_min, chance),
-            None => state.backoff.failed(now, pause_min, chance),
+            None => {
+                state.backoff.failed(now, pause_min, chance);
+                Metrics::connected(Err(error.word()));
+            }
         }
     }
 }
@@ -173,6 +184,7 @@ async fn run(shared: Arc<Shared>, pool: Weak<Pool>, slot: Weak<Slot>) -> Result<
         Err(error) => (error, None),
         Ok(opened) => {
             let since = clock::now();
+            let _open = Metrics::connection();
             let (carrier, wishes) = Carrier::new(Arc::clone(&shared));
             match (pool.upgrade(), slot.upgrade()) {
                 (Some(pool), Some(slot)) => {
@@ -206,6 +218,15 @@ impl Permit {
     /// The link is attached: it has its place and holds nobody up.
     pub(super) fn attached(&mut self) {
         self.seat.attached();
+    }
+}
+
+// === impl PoolView ===
+
+impl PoolView {
+    /// The connections at this moment; `None` once nobody uses them any more.
+    pub(crate) fn status(&self) -> Option<PoolStatus> {
+        self.0.upgrade().map(|pool| pool.status())
     }
 }
 

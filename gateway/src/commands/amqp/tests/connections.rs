@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::front::Front;
 use super::sim::{QUEUE, Sim, accept, receive, soon};
 use crate::azure::{self, Audience, ManagedIdentity, TokenHandle, TokenSource};
+use crate::commands::Handle;
 use crate::commands::amqp::config::{Connection, Proxy, SignIn, Transport};
 use crate::commands::amqp::{LinkError, Namespace, SessionLink, Wish};
 use crate::commands::message::Disposition;
@@ -53,7 +54,32 @@ async fn a_cut_connection_ends_its_links_and_the_next_accept_opens_another() {
     let one = receive(&mut link).await.unwrap();
     assert_eq!(one.delivery_count, 0, "what a cut gives back is no failed delivery");
     let status = namespace.status();
-    assert_eq!((status.connections, status.links, status.last_error), (1, 1, None));
+    assert_eq!((status.connections, status.links, &status.last_error), (1, 1, &None));
+    let view = namespace.view();
+    assert_eq!(view.status(), Some(status));
+    soon(link.close()).await;
+    drop(namespace);
+    assert_eq!(view.status(), None, "who looks on keeps nothing open");
+}
+
+#[tokio::test]
+async fn operators_see_why_there_is_no_connection() {
+    let sim = Sim::start().await;
+    let namespace = sim.namespace();
+    let handle = Handle::default();
+    handle.connections(namespace.view());
+    let link = accept(&namespace, "device-1").await.unwrap();
+    let seen = handle.status().connection;
+    assert_eq!((seen.open, seen.links, seen.last_error), (1, 1, None));
+    sim.fault(json!({ "fault": "cut-connections" })).await;
+    soon(async {
+        while handle.status().connection.last_error.is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(handle.status().connection.open, 0);
+    drop(link);
 }
 
 #[tokio::test]
