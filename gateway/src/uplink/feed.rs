@@ -14,7 +14,7 @@ use super::failure::{Disposition, Failure};
 use super::lane::Waited;
 use super::metrics::Metrics;
 use super::pace::Kind;
-use super::packer::Key;
+use super::packer::{Key, Packer};
 use super::partition::partition;
 use super::producer::{Outgoing, Producer, Refused};
 use super::route::Traits;
@@ -22,6 +22,7 @@ use super::service::{LANES, Worker};
 use super::topics::Readiness;
 use super::tracker::{Admit, ChainId, Target};
 use super::window::Flight;
+use super::wishes::PACED;
 use crate::dead_letter;
 use crate::outbox::{Encoded, Record, Segment};
 use crate::supervise::clock;
@@ -252,6 +253,10 @@ impl Worker {
             }
             Readiness::Unknown => return Offer::Wait,
         }
+        if is_paced(LANES[place]) && self.paused.get(usize::from(topic.0)) == Some(&true) {
+            lane.tracker.pass(topic, at.stream, seq);
+            return Offer::Skipped;
+        }
         let Some(count) = lane.tracker.partitions_at(topic, seq) else { return Offer::Wait };
         let target = Target { topic, partition: partition(record.device.as_bytes(), count) };
         let chain = ChainId { target, stream: at.stream };
@@ -278,7 +283,7 @@ impl Worker {
             };
         }
         let bytes = record.device.len() + record.payload.len() + HEADER_BYTES_MAX;
-        let packing = self.packer.as_ref().map_or(0, super::packer::Packer::bytes);
+        let packing = self.packer.as_ref().map_or(0, Packer::bytes);
         if !self.window.has_room(bytes, packing) {
             return self.make_room(producer, at.now);
         }
@@ -311,8 +316,16 @@ impl Worker {
             Admit::Drain => return Offer::Wait,
         };
         let flight = Flight { place, chain, last: seq, count: 1, received_ms: record.received_ms, bytes };
+        let capped = is_paced(LANES[place]);
+        if capped && !self.pace.admit_capped(at.now, bytes) {
+            self.lanes[place].tracker.retract(chain, seq, prev);
+            return Offer::Wait;
+        }
         if !self.pace.admit(at.now, at.kind, 1, bytes) {
             // Others may be allowed what this one is not.
+            if capped {
+                self.pace.settle_capped(bytes, 0);
+            }
             self.lanes[place].tracker.retract(chain, seq, prev);
             return Offer::Wait;
         }
@@ -341,6 +354,9 @@ impl Worker {
         } else {
             Refused::Full
         };
+        if capped {
+            self.pace.settle_capped(bytes, 0);
+        }
         self.lanes[place].tracker.retract(chain, seq, prev);
         self.refused(refused, key, (1, seq), at.now)
     }
@@ -385,6 +401,9 @@ impl Worker {
             if packer.fits(open, at.segment, record, group.saturating_add(open.pack.count()))
                 && !tracker.is_draining(chain, seq)
             {
+                if is_paced(LANES[place]) && !self.pace.admit_capped(at.now, Packer::cost(record)) {
+                    return Offer::Wait;
+                }
                 tracker.extend(chain, seq);
                 if !packer.push(key, seq, record) {
                     return Offer::Sent(bytes);
@@ -408,6 +427,10 @@ impl Worker {
             Admit::Skip => return Offer::Skipped,
             Admit::Drain => return Offer::Wait,
         };
+        if is_paced(LANES[place]) && !self.pace.admit_capped(at.now, Packer::cost(record)) {
+            self.lanes[place].tracker.retract(chain, seq, prev);
+            return Offer::Wait;
+        }
         if let Some(packer) = &mut self.packer {
             packer.begin(key, at.segment, prev, (seq, record), at.now, at.kind == Kind::Backlog);
         }
@@ -433,7 +456,7 @@ impl Worker {
     }
 
     pub(super) fn packer_is_empty(&self) -> bool {
-        self.packer.as_ref().is_none_or(super::packer::Packer::is_empty)
+        self.packer.as_ref().is_none_or(Packer::is_empty)
     }
 
     /// Sends one pack.
@@ -442,7 +465,7 @@ impl Worker {
         let Some(packer) = &mut self.packer else { return PackSent::Yes };
         let Some(open) = packer.get_mut(&key) else { return PackSent::Yes };
         let bytes = open.pack.bytes() + 2 * HEADER_BYTES_MAX;
-        let (count, last, prev) = (open.pack.count(), open.pack.last(), open.prev);
+        let (count, last, prev, capped) = (open.pack.count(), open.pack.last(), open.prev, open.capped);
         let kind = if open.old { Kind::Backlog } else { Kind::Live };
         if !self.pace.admit(now, kind, 1, bytes) {
             return PackSent::No(Fed::Full);
@@ -459,17 +482,21 @@ impl Worker {
             stream: chain.stream,
         };
         self.headers.fill_packed(&identity, &open.pack);
-        let timestamp_ms = open.received_ms;
+        let (timestamp_ms, paced) = (open.received_ms, is_paced(open.lane));
+        let mut went = 0;
         let sent = match open.pack.finish() {
-            Ok(payload) => producer.send(&Outgoing {
-                topic: self.routes.name(chain.target.topic),
-                partition: chain.target.partition,
-                key: self.gateway.as_str().as_bytes(),
-                payload,
-                headers: &self.headers,
-                timestamp_ms,
-                slot,
-            }),
+            Ok(payload) => {
+                went = payload.len() + HEADER_BYTES_MAX;
+                producer.send(&Outgoing {
+                    topic: self.routes.name(chain.target.topic),
+                    partition: chain.target.partition,
+                    key: self.gateway.as_str().as_bytes(),
+                    payload,
+                    headers: &self.headers,
+                    timestamp_ms,
+                    slot,
+                })
+            }
             Err(error) => {
                 let reason = error.to_string();
                 Err(Refused::Failure(Failure { disposition: Disposition::Record, reason }))
@@ -477,6 +504,9 @@ impl Worker {
         };
         let Err(refused) = sent else {
             packer.remove(&key);
+            if paced {
+                self.pace.settle_capped(capped, went);
+            }
             self.metrics.packs.increment(1);
             return PackSent::Yes;
         };
@@ -484,6 +514,7 @@ impl Worker {
         if matches!(refused, Refused::Failure(_)) {
             self.lanes[place].tracker.retract(chain, last, prev);
             packer.remove(&key);
+            self.pace.settle_capped(capped, 0);
         }
         match self.refused(refused, key, (count, last), now) {
             Offer::Fatal(failure) => PackSent::No(Fed::Fatal(failure)),
@@ -528,6 +559,11 @@ impl Worker {
         }
         Offer::Wait
     }
+}
+
+/// Whether a cap or a pause may hold a lane back.
+fn is_paced(lane: Lane) -> bool {
+    PACED.contains(&lane)
 }
 
 fn traits<'a>(lane: Lane, record: &Record<'a>) -> Traits<'a> {

@@ -132,6 +132,18 @@ const DRAIN: Metric = Metric {
     help: "Estimated time until everything that waits is sent, as fast as it goes now; -1 while that is not known or never.",
     labels: &[],
 };
+const CAP: Metric = Metric {
+    name: "penstock_uplink_cap_bytes_per_second",
+    kind: Kind::Gauge,
+    help: "What an operator lets telemetry and bulk use in a second for now (`docs/control.md`); 0 if there is no cap.",
+    labels: &[],
+};
+const PAUSED: Metric = Metric {
+    name: "penstock_uplink_paused_topics",
+    kind: Kind::Gauge,
+    help: "Topics that get no telemetry and no bulk for now because an operator said so (`docs/control.md`).",
+    labels: &[],
+};
 const LOW: Metric = Metric {
     name: "penstock_uplink_low_seq",
     kind: Kind::Gauge,
@@ -161,6 +173,8 @@ pub(crate) const METRICS: &[Metric] = &[
     PACE,
     BACKLOG,
     DRAIN,
+    CAP,
+    PAUSED,
     LOW,
 ];
 
@@ -195,6 +209,8 @@ pub(crate) struct Metrics {
     pub(crate) pace: Gauge,
     pub(crate) backlog: Gauge,
     pub(crate) drain: Gauge,
+    pub(crate) cap: Gauge,
+    pub(crate) paused: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -224,6 +240,8 @@ impl Metrics {
             pace: gauge(&PACE),
             backlog: gauge(&BACKLOG),
             drain: gauge(&DRAIN),
+            cap: gauge(&CAP),
+            paused: gauge(&PAUSED),
         }
     }
 

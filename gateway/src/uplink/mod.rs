@@ -18,6 +18,8 @@
 //!   one before it (P4): see [`tracker`] for why a record sent twice carries the same header.
 //! - In flight are at most `in_flight_max` records and `in_flight_bytes_max` bytes (P7). An outage fills
 //!   that window and then only the outbox grows.
+//! - An operator may cap what telemetry and bulk use, or pause a topic for them (`wishes.rs`): then their entries stay in
+//!   the outbox as those of a held topic do. Alerts and status are never held back so.
 //! - After an end that leaves doubt the ends of the partitions are read, and what arrived is not sent again. What
 //!   may arrive twice: what that reading is not allowed or not able to see; after a change of the routes, what lies
 //!   between `low` and the last confirmation. Duplicates carry the identity of the first copy.
@@ -49,6 +51,7 @@ mod tail;
 mod topics;
 mod tracker;
 mod window;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -67,8 +70,9 @@ pub use headers::{HeaderMode, Headers};
 pub(crate) use metrics::METRICS;
 pub use pack::{CompressError, Pack, PackCompression, PackFormat};
 pub use route::Route;
-pub use service::{Service, StartError};
+pub use service::{Prepared, Service, StartError};
 pub use status::{Handle, Held, Status};
+pub use wishes::{Selection, Unselectable, Wishes};
 
 /// The name of the uplink's consumers in the outbox.
 pub const CONSUMER: &str = lane::LaneFeed::CONSUMER;

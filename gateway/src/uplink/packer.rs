@@ -13,6 +13,7 @@ use penstock_proto::{Epoch, Lane, LogId, Seq};
 use super::config::PackSettings;
 use super::pack::Pack;
 use super::tracker::ChainId;
+use super::wishes::PACED;
 use crate::outbox::{Record, Segment};
 
 /// Most packs kept for their buffers.
@@ -34,6 +35,8 @@ pub(super) struct Open {
     pub(super) opened: Instant,
     /// Whether its entries are backlog to the pacing.
     pub(super) old: bool,
+    /// Bytes that were counted for it under the cap.
+    pub(super) capped: usize,
 }
 
 /// All packs being built.
@@ -107,6 +110,11 @@ impl Packer {
         room && count && open.epoch == segment.epoch() && open.log == segment.log()
     }
 
+    /// What an entry counts under a cap until its pack is made, which tells what it takes.
+    pub(super) fn cost(record: &Record<'_>) -> usize {
+        record.device.len() + record.topic.len() + record.payload.len()
+    }
+
     /// Begins a pack with its first entry.
     pub(super) fn begin(
         &mut self,
@@ -130,6 +138,7 @@ impl Packer {
             received_ms: record.received_ms,
             opened: now,
             old,
+            capped: 0,
         };
         self.open.insert(key, open);
         self.due.push_back((now, key));
@@ -143,6 +152,9 @@ impl Packer {
         open.pack.push(seq, record);
         open.received_ms = open.received_ms.max(record.received_ms);
         self.bytes += open.pack.bytes().saturating_sub(before);
+        if PACED.contains(&open.lane) {
+            open.capped += Self::cost(record);
+        }
         open.pack.bytes() >= self.settings.bytes_max || open.pack.count() >= self.settings.messages_max
     }
 

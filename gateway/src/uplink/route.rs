@@ -72,6 +72,11 @@ impl Routes {
         &self.topics
     }
 
+    /// The routes with the numbers of their topics, in the order of the file.
+    pub(super) fn routes(&self) -> &[(Route, TopicId)] {
+        &self.routes
+    }
+
     pub(crate) fn name(&self, topic: TopicId) -> &str {
         self.topics.get(usize::from(topic.0)).map_or("", String::as_str)
     }

@@ -46,6 +46,13 @@ pub(super) const IDLE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Service;
 
+/// An uplink that is set up and sends nothing yet.
+pub struct Prepared {
+    worker: Box<Worker>,
+    producer: Producer,
+    handle: Handle,
+}
+
 /// Why the uplink did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -84,6 +91,10 @@ pub(super) struct Worker {
     pub(super) catch_up: CatchUp,
     pub(super) live_first_after: Duration,
     pub(super) pace: Pace,
+    /// The topics that operators paused, by number.
+    pub(super) paused: Vec<bool>,
+    /// Up to which change their wishes are known.
+    pub(super) wishes_seen: u64,
     pub(super) drain: Drain,
     pub(super) caution: Caution,
     pub(super) dead_letter_bytes_max: u64,
@@ -118,12 +129,52 @@ impl Service {
         outbox: &outbox::Handle,
         supervisor: &Supervisor,
     ) -> Result<Handle, StartError> {
-        let handle = Handle::default();
+        Self::prepare(config, gateway, outbox, supervisor)?.start(supervisor)
+    }
+
+    /// The same without starting the thread: whoever has something to ask of the uplink from its first record on does so
+    /// with [`Prepared::handle`] before [`Prepared::start`].
+    ///
+    /// # Errors
+    ///
+    /// When the outbox was not opened with the consumers of [`super::consumers`], or the client library refuses a
+    /// setting.
+    pub fn prepare(
+        config: &Config,
+        gateway: GatewayId,
+        outbox: &outbox::Handle,
+        supervisor: &Supervisor,
+    ) -> Result<Prepared, StartError> {
+        let handle = Handle::new(Routes::new(&config.topic, &config.routes));
         let worker = Worker::new(config, gateway, outbox.clone(), supervisor.shutdown(), handle.clone())?;
         // The settings are checked here, where an error can still be told to whoever starts the gateway.
         let producer = worker.producer().map_err(|error| StartError::Client(Box::new(error)))?;
+        Ok(Prepared { worker: Box::new(worker), producer, handle })
+    }
+}
+
+impl Prepared {
+    /// The way to the uplink.
+    #[must_use]
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Starts the thread. Returns at once; an unreachable cloud is no error.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be started.
+    pub fn start(self, supervisor: &Supervisor) -> Result<Handle, StartError> {
+        let Self { worker, producer, handle } = self;
         supervisor.spawn_thread(TaskKind::Uplink, move || worker.run(producer))?;
         Ok(handle)
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
     }
 }
 
@@ -185,6 +236,8 @@ impl Worker {
             catch_up: config.catch_up,
             live_first_after: config.live_first_after,
             pace: Pace::new(limits, clock::now()),
+            paused: Vec::new(),
+            wishes_seen: 0,
             drain: Drain::default(),
             caution: Caution::default(),
             dead_letter_bytes_max: config.dead_letter_bytes_max,

@@ -114,6 +114,7 @@ impl Worker {
                 return End::Rebuild(Rebuild::Fatal, failure);
             }
             self.look_at_topics(producer, now);
+            self.look_at_wishes(now);
             let fed = self.feed(producer, now);
             if let Fed::Fatal(failure) = fed {
                 return End::Rebuild(Rebuild::Fatal, failure);

@@ -6,9 +6,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use penstock_proto::{Lane, Seq};
 
-/// A view of the uplink for health checks and operators. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Handle(Arc<Mutex<Status>>);
+use super::route::Routes;
+use super::wishes::{Selection, Shared as SharedWishes, Unselectable, Wishes};
+
+/// A view of the uplink for health checks and operators, and the way to what they may ask of it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    status: Arc<Mutex<Status>>,
+    routes: Arc<Routes>,
+    wishes: Arc<SharedWishes>,
+}
 
 /// The uplink at one moment; at most about 100 ms old while it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub struct Status {
     pub drain: Option<Duration>,
     /// Per lane the first position that is not confirmed.
     pub low: Vec<(Lane, Seq)>,
+    /// What operators ask for at the moment.
+    pub wishes: Wishes,
 }
 
 /// A topic that gets nothing now.
@@ -45,13 +54,39 @@ pub struct Held {
 }
 
 impl Handle {
+    pub(super) fn new(routes: Routes) -> Self {
+        Self { status: Arc::default(), routes: Arc::new(routes), wishes: Arc::default() }
+    }
+
     /// The uplink at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.0.lock().clone()
+        let mut status = self.status.lock().clone();
+        status.wishes = self.wishes.get();
+        status
+    }
+
+    /// Has the uplink do as operators ask, in place of what they asked before. It does within 100 ms, or as soon as the
+    /// Kafka client that is being built is there.
+    pub fn wish(&self, wishes: Wishes) {
+        self.wishes.set(wishes);
+    }
+
+    /// The topics that a pause of this selection stops.
+    ///
+    /// # Errors
+    ///
+    /// When it stops nothing, or would stop more than was asked for.
+    pub fn select(&self, selection: Selection<'_>) -> Result<Vec<String>, Unselectable> {
+        self.routes.select(selection)
+    }
+
+    /// What operators ask for, if that is not what `seen` stands for; `seen` is brought up to it.
+    pub(super) fn news(&self, seen: &mut u64) -> Option<Wishes> {
+        self.wishes.news(seen)
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock());
+        change(&mut self.status.lock());
     }
 }

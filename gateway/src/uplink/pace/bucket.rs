@@ -40,6 +40,11 @@ impl Bucket {
         self.level -= i128::from(tokens) * NANOS;
     }
 
+    /// Puts some back that were taken for what was not sent.
+    pub(super) fn give_back(&mut self, tokens: u64) {
+        self.level = (self.level + i128::from(tokens) * NANOS).min(capacity(self.rate));
+    }
+
     /// How long until [`Bucket::has`] says yes, if nothing is taken.
     pub(super) fn wait(&self, now: Instant, tokens: u64) -> Duration {
         let missing = self.needed(tokens) - self.level_at(now);

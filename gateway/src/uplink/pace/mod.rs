@@ -3,12 +3,13 @@
 //! Event Hubs sells throughput units of 1,000,000 bytes and 1,000 records per second. What goes beyond is answered
 //! late, with the delay in `throttle_time_ms`; what would wait longer than a request may is refused with
 //! `POLICY_VIOLATION`, which ends the producer. The client library takes no notice of the delay, so it is kept
-//! here. Three limits hold together, each a token bucket (see [`bucket`]):
+//! here. Four limits hold together, each a token bucket (see [`bucket`]):
 //!
 //! - the throughput units that the configuration names, for bytes and records;
 //! - a limit of our own making, for both, which exists only while the service throttles or has done so lately
 //!   (see [`adaptive`]);
-//! - `backlog_rate`, for the bytes of backlog.
+//! - `backlog_rate`, for the bytes of backlog;
+//! - a cap that an operator set for a time, for the bytes of telemetry and bulk, live and backlog alike.
 //!
 //! Without any limit a question costs two branches. Nothing here reads a clock or does I/O: the same calls give
 //! the same answers. Why the numbers are what they are: `docs/decisions/0035`.
@@ -60,6 +61,9 @@ pub(crate) struct Pace {
     backlog: Option<Bucket>,
     /// What was refused last and when, per [`Kind`], until something of that kind goes.
     refused: [Option<(Instant, Need)>; 2],
+    cap: Option<Bucket>,
+    /// What the cap refused last and when, until something goes under it.
+    capped: Option<(Instant, u64)>,
     /// Whether the shared limit held something back since [`Pace::observe`] was called last.
     held_back: bool,
 }
@@ -131,6 +135,8 @@ impl Pace {
             shared: None,
             backlog: (backlog > 0).then(|| Bucket::new(backlog, now)),
             refused: [None; 2],
+            cap: None,
+            capped: None,
             held_back: false,
         };
         pace.apply(now);
@@ -167,10 +173,49 @@ impl Pace {
         admitted
     }
 
+    /// Sets the cap in bytes per second, or lifts it. What was sent under the one before counts.
+    pub(crate) fn set_cap(&mut self, now: Instant, bytes_per_second: Option<u64>) {
+        match (bytes_per_second, &mut self.cap) {
+            (Some(rate), Some(bucket)) => bucket.set_rate(now, rate),
+            (Some(rate), cap @ None) => *cap = Some(Bucket::new(rate, now)),
+            (None, cap) => (*cap, self.capped) = (None, None),
+        }
+    }
+
+    /// Whether so many bytes may go under the cap; if so, they are counted as sent. What is larger than the burst goes
+    /// once the bucket is full, and is paid off.
+    #[inline]
+    pub(crate) fn admit_capped(&mut self, now: Instant, bytes: usize) -> bool {
+        let Some(bucket) = &mut self.cap else { return true };
+        let bytes = to_u64(bytes);
+        let admitted = bucket.has(now, bytes);
+        if admitted {
+            bucket.take(bytes);
+        }
+        self.capped = (!admitted).then_some((now, bytes));
+        admitted
+    }
+
+    /// Of the bytes that [`Self::admit_capped`] counted so many went, which may also be more.
+    pub(crate) fn settle_capped(&mut self, counted: usize, went: usize) {
+        if let Some(bucket) = &mut self.cap {
+            bucket.give_back(to_u64(counted.saturating_sub(went)));
+            bucket.take(to_u64(went.saturating_sub(counted)));
+        }
+    }
+
     /// How long from `now` until what was refused last may go, whichever kind is first; `None` when nothing
     /// is refused. Zero means: ask again; who does not, within a second, is taken to have lost interest.
     pub(crate) fn next(&self, now: Instant) -> Option<Duration> {
-        [Kind::Live, Kind::Backlog].into_iter().filter_map(|kind| self.wait(now, kind)).min()
+        let kinds = [Kind::Live, Kind::Backlog].into_iter().filter_map(|kind| self.wait(now, kind));
+        kinds.chain(self.wait_capped(now)).min()
+    }
+
+    fn wait_capped(&self, now: Instant) -> Option<Duration> {
+        let ((at, bytes), bucket) = (self.capped?, self.cap.as_ref()?);
+        let wait = bucket.wait(now, bytes);
+        let stale = wait.is_zero() && now.saturating_duration_since(at) > INTEREST;
+        (!stale).then_some(wait)
     }
 
     fn wait(&self, now: Instant, kind: Kind) -> Option<Duration> {

@@ -56,6 +56,26 @@ fn the_rate_of_the_backlog_leaves_live_records_alone() {
 }
 
 #[test]
+fn a_cap_holds_what_is_under_it_and_nothing_else() {
+    let start = clock::now();
+    let mut pace = Pace::new(Limits::default(), start);
+    assert!(pace.admit_capped(start, 1_000_000), "there is none");
+    pace.set_cap(start, Some(1000));
+    let sent = (0..=4000).filter(|ms| pace.admit_capped(start + Duration::from_millis(*ms), 50)).count();
+    assert!((80..=86).contains(&sent), "{sent} of 50 bytes in four seconds");
+    let now = start + 4 * SECOND;
+    assert!(pace.admit(now, Kind::Live, 1, 1_000_000), "what is not under the cap goes");
+    assert!(!pace.admit_capped(now, 200) && pace.next(now).is_some_and(|wait| wait > Duration::ZERO));
+    pace.settle_capped(200, 0);
+    assert!(pace.admit_capped(now, 200), "what did not go after all makes room");
+    assert_eq!(pace.next(now), None);
+    assert!(!pace.admit_capped(now, 200));
+    pace.set_cap(now, None);
+    assert!(pace.admit_capped(now, 1_000_000));
+    assert_eq!(pace.next(now), None, "and nobody waits for it");
+}
+
+#[test]
 fn a_record_larger_than_the_burst_goes_and_is_paid_off() {
     let start = clock::now();
     let mut pace = Pace::new(Limits { throughput_units: 1, backlog_bytes_per_second: 1000 }, start);

@@ -136,11 +136,18 @@ impl Site {
     }
 
     pub(super) fn start(&self, config: &Config) -> Running {
+        self.start_with(config, |_| ())
+    }
+
+    /// Starts the uplink when it was asked for something.
+    pub(super) fn start_with(&self, config: &Config, ask: impl FnOnce(&Handle)) -> Running {
         let supervisor = Supervisor::new();
         let settings = outbox::Config::new(self.directory.path());
         let (service, outbox) = outbox::Service::open(settings, &consumers(), &supervisor).unwrap();
         drop(service);
-        let uplink = Service::start(config, "site-7".parse().unwrap(), &outbox, &supervisor).unwrap();
+        let uplink = Service::prepare(config, "site-7".parse().unwrap(), &outbox, &supervisor).unwrap();
+        ask(uplink.handle());
+        let uplink = uplink.start(&supervisor).unwrap();
         Running { supervisor, outbox, uplink }
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod harness;
 mod packed;
 pub(super) mod sim;
+mod wishes;
 
 use std::time::Duration;
 

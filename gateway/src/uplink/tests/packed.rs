@@ -11,7 +11,7 @@ use super::harness::{Cloud, Site, until};
 
 const TOPIC: &str = "telemetry";
 
-fn packed(cloud: &Cloud) -> Config {
+pub(super) fn packed(cloud: &Cloud) -> Config {
     let settings = PackSettings {
         format: PackFormat::Ndjson,
         compression: PackCompression::None,
