@@ -27,7 +27,8 @@ const REASONS: [Reason; 5] =
 
 impl Ending {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let Outcome { status, reason, code, detail, detail_bytes, note } = &self.outcome;
+        // What others dead-lettered has no record of how it ended.
+        let Outcome { status, reason, code, detail, detail_bytes, note, dead_letter: _ } = &self.outcome;
         let flag = |there: bool, flag: u8| if there { flag } else { 0 };
         let flags = flag(code.is_some(), FLAG_CODE)
             | flag(detail.is_some(), FLAG_DETAIL)
@@ -67,7 +68,7 @@ impl Ending {
         let detail = if flags & FLAG_DETAIL == 0 { None } else { Some(input.text()?.into()) };
         let detail_bytes = if flags & FLAG_DETAIL_BYTES == 0 { None } else { Some(input.u32()?) };
         let note = if flags & FLAG_NOTE == 0 { None } else { Some(input.text()?.into()) };
-        let outcome = Outcome { status, reason, code, detail, detail_bytes, note };
+        let outcome = Outcome { status, reason, code, detail, detail_bytes, note, dead_letter: None };
         Some(Self { outcome, redelivered: flags & FLAG_REDELIVERED != 0 })
     }
 }

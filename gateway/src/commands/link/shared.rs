@@ -75,7 +75,6 @@ const RECORDS_MAX: usize = 1_000_000;
 
 impl<C: Cloud, F: Fleet> Shared<C, F> {
     /// Reads the records of earlier commands. Blocks on the disk.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the gateway")]
     pub(crate) fn open(
         config: &Config,
         gateway: &GatewayId,

@@ -70,10 +70,10 @@ impl Page {
     /// The one example that has all of these.
     fn example(&self, marks: &[&str]) -> &str {
         let examples = self.examples();
-        let mut fit = examples.iter().filter(|example| marks.iter().all(|mark| example.contains(mark)));
-        let found = *fit.next().unwrap_or_else(|| panic!("no example with {marks:?}"));
-        assert!(fit.next().is_none(), "more than one example has {marks:?}");
-        found
+        let fit = examples.iter().filter(|example| marks.iter().all(|mark| example.contains(mark)));
+        let fit: Vec<&str> = fit.copied().collect();
+        assert_eq!(fit.len(), 1, "examples with {marks:?}");
+        fit.first().expect("there is one")
     }
 
     fn program(&self, text: &str) -> Command {

@@ -365,7 +365,8 @@ async fn a_letter_without_anything_still_ends() {
 /// The record of `press-7` that is about this letter.
 fn record(letter: &Received, phase: Phase) -> StateOps {
     let identity = Identity::of(letter, "commands");
-    let record = Record { identity, completion: Completion::Answered, phase, at_ms: ENQUEUED_MS };
+    let record =
+        Record { identity, completion: Completion::Answered, phase, at_ms: ENQUEUED_MS, ending: None };
     let mut state = StateOps::default();
     state.put(&record_key("press-7"), &record.encode());
     state
