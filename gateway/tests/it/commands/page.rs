@@ -1,5 +1,6 @@
 //! The examples of `docs/commands.md`, run as they stand there: a reader who copies them gets what the page says.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -52,13 +53,15 @@ def crc32c(octets):
 struct Page {
     text: String,
     folder: tempfile::TempDir,
+    /// Programs so far: each has a file of its own, since one may run while the next is written.
+    programs: Cell<usize>,
 }
 
 impl Page {
     fn open() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
         let text = fs::read_to_string(path).expect("the page is there");
-        Self { text, folder: tempfile::tempdir().expect("a temporary folder") }
+        Self { text, folder: tempfile::tempdir().expect("a temporary folder"), programs: Cell::new(0) }
     }
 
     /// Every example in Python, in the order of the page.
@@ -77,7 +80,8 @@ impl Page {
     }
 
     fn program(&self, text: &str) -> Command {
-        let file = self.folder.path().join("example.py");
+        self.programs.set(self.programs.get() + 1);
+        let file = self.folder.path().join(format!("example_{}.py", self.programs.get()));
         fs::write(&file, text).expect("written");
         let mut command = Command::new(python());
         command.args(["-B", "-u"]).arg(file).current_dir(self.folder.path());
