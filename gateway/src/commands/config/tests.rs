@@ -145,7 +145,7 @@ fn replies_go_where_the_section_says_and_nowhere_without_it() {
         "names of queues or topics",
     );
     refused("[commands.replies]\nto = \"Commands\"", "commands do not come from");
-    refused("[commands.replies]\nto = \"a\"\ntimeout = \"2min\"", "1s to 60s");
+    refused("[commands.replies]\nto = \"a\"\ntimeout = \"2min\"", "from 1s to 1min");
     let many = vec!["a"; 65].join(",");
     refused(&format!("[commands.replies]\nto = \"{many}\""), "at most 64 names");
 }
