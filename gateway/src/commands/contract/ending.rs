@@ -19,11 +19,16 @@ const FLAG_NOTE: u8 = 8;
 const FLAG_REDELIVERED: u8 = 16;
 const FLAGS: u8 = FLAG_CODE | FLAG_DETAIL | FLAG_DETAIL_BYTES | FLAG_NOTE | FLAG_REDELIVERED;
 
-/// In the order of their numbers, which begin with 1.
 const STATUSES: [Status; 5] =
     [Status::Delivered, Status::Succeeded, Status::Failed, Status::Rejected, Status::Expired];
-const REASONS: [Reason; 5] =
-    [Reason::NoAnswer, Reason::Refused, Reason::Malformed, Reason::TooLarge, Reason::Expired];
+const REASONS: [Reason; 6] = [
+    Reason::NoAnswer,
+    Reason::Refused,
+    Reason::Malformed,
+    Reason::TooLarge,
+    Reason::Expired,
+    Reason::DeadLettered,
+];
 
 impl Ending {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -35,11 +40,7 @@ impl Ending {
             | flag(detail_bytes.is_some(), FLAG_DETAIL_BYTES)
             | flag(note.is_some(), FLAG_NOTE)
             | flag(self.redelivered, FLAG_REDELIVERED);
-        out.extend_from_slice(&[
-            number(&STATUSES, *status),
-            reason.map_or(0, |reason| number(&REASONS, reason)),
-            flags,
-        ]);
+        out.extend_from_slice(&[status_number(*status), reason.map_or(0, reason_number), flags]);
         if let Some(code) = code {
             out.extend_from_slice(&code.to_le_bytes());
         }
@@ -55,10 +56,11 @@ impl Ending {
     }
 
     pub(super) fn decode(input: &mut Input<'_>) -> Option<Self> {
-        let status = numbered(&STATUSES, input.u8()?)?;
+        let number = input.u8()?;
+        let status = STATUSES.into_iter().find(|status| status_number(*status) == number)?;
         let reason = match input.u8()? {
             0 => None,
-            reason => Some(numbered(&REASONS, reason)?),
+            number => Some(REASONS.into_iter().find(|reason| reason_number(*reason) == number)?),
         };
         let flags = input.u8()?;
         if flags & !FLAGS != 0 {
@@ -73,11 +75,23 @@ impl Ending {
     }
 }
 
-/// The number of what is in a list.
-fn number<T: PartialEq>(list: &[T], wanted: T) -> u8 {
-    list.iter().zip(1..).find(|(one, _)| **one == wanted).map_or(0, |(_, number)| number)
+const fn status_number(status: Status) -> u8 {
+    match status {
+        Status::Delivered => 1,
+        Status::Succeeded => 2,
+        Status::Failed => 3,
+        Status::Rejected => 4,
+        Status::Expired => 5,
+    }
 }
 
-fn numbered<T: Copy>(list: &[T], number: u8) -> Option<T> {
-    list.get(usize::from(number).checked_sub(1)?).copied()
+const fn reason_number(reason: Reason) -> u8 {
+    match reason {
+        Reason::NoAnswer => 1,
+        Reason::Refused => 2,
+        Reason::Malformed => 3,
+        Reason::TooLarge => 4,
+        Reason::Expired => 5,
+        Reason::DeadLettered => 6,
+    }
 }
