@@ -50,7 +50,8 @@ impl Mark {
     pub(super) fn key(&self, entity: &str) -> Vec<u8> {
         let mut key = Vec::with_capacity(32 + entity.len());
         key.push(KEY_PREFIX);
-        put_sized(&mut key, entity.as_bytes());
+        // Names of entities have no case.
+        put_sized(&mut key, entity.to_ascii_lowercase().as_bytes());
         key.extend_from_slice(&self.sequence.to_le_bytes());
         key.extend_from_slice(&self.enqueued_ms.to_le_bytes());
         key.extend_from_slice(&self.message_id.to_le_bytes());
@@ -75,7 +76,7 @@ impl Mark {
     }
 }
 
-/// The marks of each entity. Those of entities that are not among `entities`, and junk, are put down in `ops` to be
+/// The marks of each entity, by its name in lower case. Those of entities that are not among `entities`, and junk, are put down in `ops` to be
 /// deleted. Blocks on the disk.
 ///
 /// # Errors
@@ -85,8 +86,8 @@ pub(super) fn load<'a>(
     reader: &StateReader,
     entities: impl Iterator<Item = &'a str>,
     ops: &mut StateOps,
-) -> Result<HashMap<&'a str, Vec<Mark>>, Error> {
-    let mut marks: HashMap<&str, Vec<Mark>> = entities.map(|entity| (entity, Vec::new())).collect();
+) -> Result<HashMap<String, Vec<Mark>>, Error> {
+    let mut marks: HashMap<_, _> = entities.map(|entity| (entity.to_ascii_lowercase(), Vec::new())).collect();
     reader.scan(&[KEY_PREFIX], &mut |key, value| {
         let read = Mark::read(key).filter(|_| value == [VERSION]);
         match read.and_then(|(entity, mark)| Some((marks.get_mut(entity)?, mark))) {
@@ -102,7 +103,7 @@ pub(super) fn load<'a>(
 #[cfg(any(test, fuzzing))]
 pub(crate) fn decode_for_fuzzing(bytes: &[u8]) {
     if let Some((entity, mark)) = Mark::read(bytes) {
-        assert_eq!(Mark::read(&mark.key(entity)), Some((entity, mark)));
+        assert_eq!(Mark::read(&mark.key(entity)), Some((&*entity.to_ascii_lowercase(), mark)));
     }
 }
 
@@ -126,6 +127,7 @@ mod tests {
             let key = Mark::of(&identity).key("commands");
             assert!(format.contains(&format!("`{}`", hex(&key))), "{identity:?}: {}", hex(&key));
             assert_eq!(Mark::read(&key), Some(("commands", Mark::of(&identity))));
+            assert_eq!(Mark::of(&identity).key("Commands"), key, "spelled anew it is the same entity");
         }
     }
 

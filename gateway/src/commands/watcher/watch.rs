@@ -133,7 +133,10 @@ impl<S: Source> Watcher<S> {
             let mut junk = StateOps::default();
             let names = entities.names();
             let mut marks = mark::load(&reader, names.iter().map(|name| &**name), &mut junk)?;
-            let told: Vec<_> = names.iter().map(|name| marks.remove(&**name).unwrap_or_default()).collect();
+            let told: Vec<_> = names
+                .iter()
+                .map(|name| marks.remove(&name.to_ascii_lowercase()).unwrap_or_default())
+                .collect();
             Ok::<_, outbox::Error>((told, junk))
         });
         let read = reading.await.map_err(|error| error.to_string())?;
