@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{ConfigError, Settings};
 use crate::observe::{self, Metric, Renderer};
+use crate::site::Site;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
 use crate::{admin, azure, commands, dead_letter, mqtt, outbox, uplink};
 
@@ -125,18 +127,24 @@ async fn serve(
         tokens.iter().chain(&command_tokens).for_each(|tokens| azure::start(source, tokens, &supervisor));
     }
     let uplink =
-        uplink.map(|uplink| uplink::Service::start(&uplink, gateway.id.clone(), &outbox, &supervisor));
+        uplink.map(|uplink| uplink::Service::prepare(&uplink, gateway.id.clone(), &outbox, &supervisor));
+    let uplink = uplink.transpose()?;
     let commands = commands.map(|commands| {
-        commands::Service::start(&commands, &gateway.id, &outbox, mqtt.devices(), &supervisor)
+        let handle = uplink.as_ref().map(|uplink| uplink.handle().clone());
+        let site = Arc::new(Site { outbox: outbox.clone(), mqtt: mqtt.clone(), uplink: handle });
+        commands::Service::start(&commands, &gateway.id, &outbox, mqtt.devices(), site, &supervisor)
     });
+    let commands = commands.transpose()?;
+    // After the commands, which know what limits it was under.
+    let uplink = uplink.map(|uplink| uplink.start(&supervisor)).transpose()?;
     let dead_letters = dead_letter::Handle::open(gateway.id.clone(), &outbox).map_err(Error::DeadLetter)?;
     let sources = admin::Sources {
         gateway: gateway.id.clone(),
         mqtt: mqtt.clone(),
         dead_letters,
         outbox: outbox.clone(),
-        uplink: uplink.transpose()?,
-        commands: commands.transpose()?,
+        uplink,
+        commands,
         tokens,
         command_tokens,
         metrics: renderer,

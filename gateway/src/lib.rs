@@ -11,6 +11,7 @@
 //! The modules below stand in the order of that flow; [`app`] alone wires them together.
 
 pub mod app;
+mod site;
 
 pub mod mqtt;
 pub mod outbox;

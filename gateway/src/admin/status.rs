@@ -72,6 +72,10 @@ struct Uplink {
     /// Until everything that waits is sent; none while that is not known.
     drain_seconds: Option<f64>,
     last_error: Option<String>,
+    /// What telemetry and bulk may use for now, as an operator said.
+    cap_bytes_per_second: Option<u64>,
+    /// Topics that get no telemetry and no bulk for now, as an operator said.
+    paused: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -82,6 +86,8 @@ struct Commands {
     connection: CommandConnection,
     /// The dead-letter queues that are watched.
     dead_letters: Vec<CommandDeadLetters>,
+    /// What the gateway itself was told, if it takes commands.
+    control: Option<Control>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -90,6 +96,12 @@ struct CommandConnection {
     links: usize,
     /// Why the last one ended or did not open, if none opened since.
     last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Control {
+    session: String,
+    limits: Vec<commands::LimitStatus>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -228,6 +240,8 @@ impl From<uplink::Status> for Uplink {
             fenced: status.fenced,
             drain_seconds: status.drain.map(|left| left.as_secs_f64()),
             last_error: status.last_error,
+            cap_bytes_per_second: status.wishes.cap_bytes_per_second,
+            paused: status.wishes.paused_topics,
         }
     }
 }
@@ -245,6 +259,8 @@ impl From<commands::Status> for Commands {
             last_error: entity.last_error,
             last_error_age_seconds: entity.last_error_ms.map(age_seconds),
         });
+        let control =
+            status.control.map(|control| Control { session: control.session, limits: control.limits });
         let commands::ConnectionStatus { open, links, last_error } = status.connection;
         let dead_letters = status.dead_letters.into_iter().map(|letters| CommandDeadLetters {
             entity: letters.entity,
@@ -263,6 +279,7 @@ impl From<commands::Status> for Commands {
             entities: entities.collect(),
             connection: CommandConnection { open, links, last_error },
             dead_letters: dead_letters.collect(),
+            control,
         }
     }
 }

@@ -5,9 +5,10 @@ use metrics::{Counter, Gauge, Histogram};
 
 use std::time::Duration;
 
+use super::control::Operation;
 use super::dispatch::{Counts, Refusal};
 use super::replies::Failure;
-use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
+use crate::observe::{Kind, Metric, counter, counter_with, counter_with_two, gauge, gauge_with, histogram};
 
 const STATUSES: &[&str] = &["delivered", "succeeded", "failed", "rejected", "expired"];
 const DISPOSITIONS: &[&str] = &["complete", "abandon", "dead-letter"];
@@ -40,6 +41,7 @@ const RESULTS: &[&str] =
 /// The words of errors.
 const ERRORS: &[&str] =
     &["locked", "timed-out", "lock-lost", "busy", "not-found", "refused", "quota", "lost", "other"];
+const OPERATIONS: &[&str] = &Operation::NAMES;
 const TIMES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0,
     86_400.0,
@@ -213,6 +215,12 @@ const SETTLE_TIME: Metric = Metric {
     help: "From receiving a message to settling it.",
     labels: &[],
 };
+const CONTROLLED: Metric = Metric {
+    name: "penstock_commands_control_total",
+    kind: Kind::Counter,
+    help: "Commands for the gateway itself that it carried out or rejected, by operation (`docs/control.md`).",
+    labels: &[("operation", OPERATIONS), ("status", &["succeeded", "rejected"])],
+};
 const RENEWAL_LATE: Metric = Metric {
     name: "penstock_commands_renewal_delay_seconds",
     kind: Kind::Histogram(TIMES),
@@ -301,6 +309,7 @@ pub(crate) const METRICS: &[Metric] = &[
     CONNECTS,
     MANAGEMENT_FAILURES,
     TOKEN_FAILURES,
+    CONTROLLED,
 ];
 
 /// Handles, made once.
@@ -424,6 +433,11 @@ impl Metrics {
 
     pub(super) fn accepted(refusal: Option<Refusal>) {
         counter_with(&ACCEPTED, "result", refusal.map_or("accepted", Refusal::name)).increment(1);
+    }
+
+    /// The gateway carried one of the declared operations out, or rejected it.
+    pub(super) fn controlled(operation: &'static str, status: &'static str) {
+        counter_with_two(&CONTROLLED, [("operation", operation), ("status", status)]).increment(1);
     }
 
     /// A receiver that waited for any session ended with one of the declared results.

@@ -35,6 +35,7 @@
 mod amqp;
 mod config;
 mod contract;
+mod control;
 mod dispatch;
 mod driver;
 mod execution;
@@ -52,6 +53,7 @@ pub use config::Config;
 pub(crate) use contract::DECODERS;
 #[cfg(test)]
 pub(crate) use contract::fuzzing_seeds;
+pub use control::{LimitStatus, Site, Subject};
 pub(crate) use metrics::METRICS;
 pub use service::{Service, StartError};
-pub use status::{ConnectionStatus, DeadLetterStatus, EntityStatus, Handle, Status};
+pub use status::{ConnectionStatus, ControlStatus, DeadLetterStatus, EntityStatus, Handle, Status};

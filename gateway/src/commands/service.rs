@@ -8,6 +8,7 @@ use penstock_proto::GatewayId;
 use super::amqp::{Namespace, SetUpError};
 use super::config::Config;
 use super::contract::Voice;
+use super::control::{Everybody, Executor, Own, Site};
 use super::dispatch::Dispatcher;
 use super::driver::Driver;
 use super::link::{self, Cloud, Fleet};
@@ -35,7 +36,8 @@ pub enum StartError {
 
 impl Service {
     /// Starts receiving commands for the devices that are connected. An unreachable Service Bus is no error. Reads
-    /// the records of earlier commands from the disk; to be called before devices connect.
+    /// the records of earlier commands from the disk; to be called before devices connect. `site` is what commands for the
+    /// gateway itself act on.
     ///
     /// # Errors
     ///
@@ -45,15 +47,18 @@ impl Service {
         gateway: &GatewayId,
         outbox: &outbox::Handle,
         devices: Devices,
+        site: Arc<dyn Site>,
         supervisor: &Supervisor,
     ) -> Result<Handle, StartError> {
         let namespace = Namespace::new(&config.connection, config.tokens.clone(), supervisor)
             .map_err(|error: SetUpError| StartError::Connection(Box::new(error)))?;
         let handle = Handle::default();
         handle.connections(namespace.view());
-        let (source, fleet) = (namespace.clone(), devices.clone());
+        let source = namespace.clone();
+        let (own, orders) = config.control_session(gateway).map(|session| Own::new(&session)).unzip();
+        let everybody = Everybody::new(devices.clone(), own.clone());
         let shared =
-            link::Shared::open(config, gateway, outbox, namespace, fleet, handle.clone(), supervisor)?;
+            link::Shared::open(config, gateway, outbox, namespace, everybody, handle.clone(), supervisor)?;
         let shared = Arc::new(shared);
         devices.answers(Arc::new(shared.table.clone()));
         if let Some(settings) = config.dead_letters {
@@ -67,6 +72,12 @@ impl Service {
             };
             let watcher = Watcher::new(source, desk, rand::random());
             supervisor.spawn(TaskKind::Commands, watcher.run(supervisor.clone()));
+        }
+        if let (Some(own), Some(orders)) = (&own, orders) {
+            let speaker = (shared.table.clone(), Voice::of(gateway, &config.type_prefix));
+            let shutdown = supervisor.shutdown();
+            let executor = Executor::open((own, orders), site, speaker, outbox, handle.clone(), shutdown)?;
+            supervisor.spawn(TaskKind::Commands, executor.run());
         }
         launch(config, shared, handle.clone(), supervisor);
         Ok(handle)

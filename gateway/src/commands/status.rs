@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::amqp::PoolView;
+use super::control::LimitStatus;
 
 /// A view of the commands for operators. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,7 @@ struct State {
     entities: Mutex<Vec<EntityStatus>>,
     dead_letters: Mutex<Vec<DeadLetterStatus>>,
     connections: OnceLock<PoolView>,
+    control: Mutex<Option<ControlStatus>>,
 }
 
 /// The commands at one moment; at most a second old.
@@ -30,6 +32,8 @@ pub struct Status {
     pub connection: ConnectionStatus,
     /// The dead-letter queues that are watched; none where they are not.
     pub dead_letters: Vec<DeadLetterStatus>,
+    /// What the gateway itself was told, if it takes commands.
+    pub control: Option<ControlStatus>,
 }
 
 /// The connections to Service Bus.
@@ -41,6 +45,15 @@ pub struct ConnectionStatus {
     pub links: usize,
     /// Why the last one ended or did not open, if none opened since.
     pub last_error: Option<String>,
+}
+
+/// What the gateway itself was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ControlStatus {
+    /// The session that holds its commands.
+    pub session: String,
+    /// The limits that hold now.
+    pub limits: Vec<LimitStatus>,
 }
 
 /// One queue or subscription.
@@ -100,7 +113,12 @@ impl Handle {
             entities: self.0.entities.lock().clone(),
             connection: self.connection(),
             dead_letters: self.0.dead_letters.lock().clone(),
+            control: self.0.control.lock().clone(),
         }
+    }
+
+    pub(super) fn set_control(&self, control: ControlStatus) {
+        *self.0.control.lock() = Some(control);
     }
 
     pub(super) fn update(&self, entities: Vec<EntityStatus>) {

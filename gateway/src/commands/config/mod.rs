@@ -8,6 +8,8 @@ mod tests;
 
 use std::time::Duration;
 
+use penstock_proto::GatewayId;
+
 use super::amqp::{Connection, SignIn};
 use super::contract::Completion;
 use super::dispatch::{ENTITIES_MAX, Entities, EntityError, EntityTemplate, Group, Limits, Traits};
@@ -116,6 +118,18 @@ const COMPLETED_KEPT: Key = Key {
     default: Preset::Is("720h"),
     help: "How long the record of a device's last command is kept after it is done. It tells a repeat from a new command; set it above the longest time to live of a command.",
 };
+const CONTROL: Key = Key {
+    name: "control",
+    value: Value::Flag,
+    default: Preset::Is("false"),
+    help: "Whether the gateway itself takes commands, in a session of its own in the same entities: to cap what it sends, to pause what it sends, to say how it is (`docs/control.md`). Whoever may send to the queue may do so.",
+};
+const CONTROL_SESSION: Key = Key {
+    name: "control_session",
+    value: Value::Text { chars_max: 128 },
+    default: Preset::Unset,
+    help: "The id of that session; `gateway/` and the gateway's id if it is not set. It has to hold a `/`, which no device's name does.",
+};
 const GROUP_DEVICES: Key = Key {
     name: "devices",
     value: Value::Text { chars_max: 256 },
@@ -183,6 +197,9 @@ pub struct Config {
     pub(crate) replies: Option<Replies>,
     /// How dead letters are watched, if they are.
     pub(crate) dead_letters: Option<watcher::Settings>,
+    /// Whether the gateway itself takes commands, and in which session if not its usual one.
+    pub(crate) control: bool,
+    pub(crate) control_session: Option<String>,
 }
 
 impl Config {
@@ -209,6 +226,8 @@ impl Config {
             PARK_TIME,
             REPLICAS,
             COMPLETED_KEPT,
+            CONTROL,
+            CONTROL_SESSION,
         ],
     )
     .with(&[connection::SHAPE, replies::SHAPE, GROUP, DEAD_LETTERS]);
@@ -238,6 +257,17 @@ impl Config {
         let completed_kept = section.time(&COMPLETED_KEPT)?;
         let replies = replies::read(section, &entities)?;
         let dead_letters = read_dead_letters(section)?;
+        let control = section.flag(&CONTROL)?;
+        let control_session = section.text_if_set(&CONTROL_SESSION)?;
+        if let Some(session) = &control_session
+            && (!session.contains('/') || session.contains(char::is_control))
+        {
+            return Err(section.refuse(
+                &CONTROL_SESSION,
+                session,
+                "a text with a / and no control characters",
+            ));
+        }
         let connection = connection::read(&mut section.child(&connection::SHAPE)?, cloud)?;
         let tokens = match &connection.sign_in {
             SignIn::Key(_) => None,
@@ -259,7 +289,15 @@ impl Config {
             completed_kept,
             replies,
             dead_letters,
+            control,
+            control_session,
         })
+    }
+
+    /// The session of the gateway itself, if it takes commands.
+    pub(crate) fn control_session(&self, gateway: &GatewayId) -> Option<String> {
+        let own = || format!("gateway/{gateway}");
+        self.control.then(|| self.control_session.clone().unwrap_or_else(own))
     }
 
     /// One queue of a namespace that nobody connects to.
@@ -288,6 +326,8 @@ impl Config {
             completed_kept: Duration::from_secs(3600),
             replies: None,
             dead_letters: None,
+            control: false,
+            control_session: None,
         }
     }
 

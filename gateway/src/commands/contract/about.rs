@@ -90,6 +90,11 @@ impl Hash for Identity {
 // === impl About ===
 
 impl About {
+    /// The device key; none for the gateway itself, whose session ids hold what no device's name does.
+    pub(super) fn device_key(&self) -> Option<&str> {
+        Some(&*self.device).filter(|device| !device.contains('/'))
+    }
+
     /// What a message says about itself, whether or not it is a command.
     pub(super) fn of(received: &Received, entity: &str, tenant: Option<&str>) -> Self {
         let identity = Identity::of(received, entity);

@@ -91,6 +91,11 @@ impl Command {
         }
     }
 
+    /// The body.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The moment after which it is not worth delivering, in Unix milliseconds.
     pub(crate) fn deliver_by_ms(&self) -> Option<u64> {
         [self.deadline_ms, self.expires_ms].into_iter().flatten().min()

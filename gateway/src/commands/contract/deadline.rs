@@ -31,7 +31,7 @@ fn moment(value: &Value, enqueued_ms: u64) -> Option<u64> {
 }
 
 /// RFC 3339 text, with `Z` or another offset, as Unix milliseconds; what is below a millisecond is dropped.
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub(crate) fn parse(text: &str) -> Option<u64> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok().filter(|_| moment.unix_timestamp() >= 0)
 }

@@ -38,7 +38,8 @@ struct Data<'a> {
     message_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
-    device: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
     status: &'static str,
     #[serde(rename = "final")]
     is_final: bool,
@@ -97,7 +98,7 @@ impl StatusEvent<'_> {
         let kind = format!("{}.command.{}.v1", voice.type_prefix, status.word());
         let attributes = Attributes {
             subject: Some(&about.device),
-            device: Some(&about.device),
+            device: about.device_key(),
             tenant: about.tenant.as_deref(),
             correlation: identity.message_id.as_deref().or(Some(&about.id)),
             traceparent: about.traceparent.as_deref(),
@@ -116,7 +117,7 @@ impl StatusEvent<'_> {
             command_id: &about.id,
             message_id: about.identity.message_id.as_deref(),
             name: about.name.as_deref(),
-            device: &about.device,
+            device: about.device_key(),
             status: outcome.status.word(),
             is_final: self.is_final,
             reason: outcome.reason.map(super::Reason::word),

@@ -44,6 +44,7 @@ mod trace;
 pub(crate) use about::{About, Identity};
 pub(crate) use answer::Answer;
 pub(crate) use command::{Command, Completion, Defaults, Poison};
+pub(crate) use deadline::parse as parse_time;
 pub(crate) use ending::Ending;
 pub(crate) use event::{StatusEvent, Voice};
 #[cfg(any(test, fuzzing))]

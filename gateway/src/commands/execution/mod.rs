@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 pub(crate) use burial::Standing;
 use stage::{Content, Current, Next, Stage};
-pub(crate) use table::{Seat, Table};
+pub(crate) use table::{Said, Seat, Table};
 
 use super::contract::{
     Answer, Command, Completion, Identity, Outcome, Phase, Poison, Record, Reply, Status, Voice, record_key,

@@ -225,14 +225,16 @@ impl mqtt::Answers for Table {
 
 /// What a device said about a command.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Said<'a> {
-    pub(super) id: &'a str,
-    pub(super) payload: &'a [u8],
-    pub(super) now_ms: u64,
+pub(crate) struct Said<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) now_ms: u64,
 }
 
 impl Table {
-    pub(super) fn heed(
+    /// Takes what a device, or the gateway in its own session, said. What follows from it is put down, and belongs into
+    /// one submission.
+    pub(crate) fn heed(
         &self,
         device: &str,
         said: Said<'_>,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use crate::commands::contract::{Command, Poison};
 use crate::mqtt::{CommandMessage, Delivery, Devices, Fate, NotDelivered};
 
 /// Devices that take commands. Clones are the same.
@@ -15,6 +16,10 @@ pub(crate) trait Fleet: Clone + Send + Sync + 'static {
     fn is_present(&self, device: &str) -> bool;
     /// How many would.
     fn present(&self) -> usize;
+    /// Looks at a command before anything is done about it; who is told more than bytes finds out whether it makes sense.
+    fn examine(&self, command: Command) -> Result<Command, Box<Poison>> {
+        Ok(command)
+    }
     /// Hands a command to a device.
     fn deliver(&self, device: &str, message: &CommandMessage<'_>) -> Result<Self::Delivery, NotDelivered>;
 }

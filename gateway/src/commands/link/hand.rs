@@ -121,7 +121,9 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
         if again || known.any(|record| record.phase != Phase::Started) {
             shared.metrics.repeats.increment(1);
         }
-        let message = Command::read(received, entity, &defaults).map(Arc::new).map_err(Arc::from);
+        let message = Command::read(received, entity, &defaults);
+        let message = message.and_then(|command| shared.fleet.examine(command));
+        let message = message.map(Arc::new).map_err(Arc::from);
         self.seat.received(Arrival { lock: received.lock, message }, remote, clock::unix_ms());
     }
 

@@ -2,6 +2,7 @@
 //! write get them, and what the gateway says of them arrives in the event hub.
 
 mod answers;
+mod control;
 mod delivery;
 mod page;
 mod refusals;
