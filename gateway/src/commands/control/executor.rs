@@ -49,12 +49,15 @@ struct Held {
     ends_at: Instant,
 }
 
+/// What became of a limit.
+type Told = (Change, Limit);
+
 /// What an operation comes to.
 struct Verdict {
     status: &'static str,
     detail: Value,
     /// The limits afterwards and what became of which, if anything did.
-    change: Option<(Vec<Held>, Vec<(Change, Limit)>)>,
+    change: Option<(Vec<Held>, Vec<Told>)>,
 }
 
 /// Room for the final event and what else goes with it.

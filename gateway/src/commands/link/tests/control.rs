@@ -89,7 +89,8 @@ impl Bench {
         assert_eq!(session, OWN);
         let (own, orders) = Own::new(&session);
         let everybody = Everybody::new(fleet.clone(), Some(own.clone()));
-        let shared = Shared::open(&config, &gateway, &outbox, cloud.clone(), everybody, handle.clone());
+        let sky = cloud.clone();
+        let shared = Shared::open(&config, &gateway, &outbox, sky, everybody, handle.clone(), &supervisor);
         let shared = Arc::new(shared.expect("readable"));
         let speaker = (shared.table.clone(), Voice::of(&gateway, &config.type_prefix));
         let (site, shutdown) = (Arc::<Notes>::clone(&notes), supervisor.shutdown());
