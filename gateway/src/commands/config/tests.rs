@@ -88,6 +88,16 @@ fn replicas_hold_the_sessions_of_others_for_two_seconds_at_most() {
 }
 
 #[test]
+fn dead_letters_are_watched_only_where_it_is_said() {
+    let watched = |keys| accepted(keys).commands.expect("given").dead_letters;
+    assert_eq!(watched(""), None);
+    let settings = watched("[commands.dead_letters]").expect("watched");
+    assert_eq!((settings.interval.as_secs(), settings.remembered_max), (30, 100_000));
+    refused("[commands.dead_letters]\ninterval = \"100ms\"", "commands.dead_letters.interval");
+    refused("[commands.dead_letters]\nremembered_max = 5", "commands.dead_letters.remembered_max");
+}
+
+#[test]
 fn what_is_asked_of_the_namespace_is_said_beside_the_settings() {
     let check = |keys: &str, devices: usize, lines: &[&str]| {
         let advice = accepted(keys).commands.expect("given").advice(devices);
