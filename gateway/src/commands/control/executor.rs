@@ -49,15 +49,19 @@ struct Held {
     ends_at: Instant,
 }
 
-/// What became of a limit.
-type Told = (Change, Limit);
-
 /// What an operation comes to.
 struct Verdict {
     status: &'static str,
     detail: Value,
-    /// The limits afterwards and what became of which, if anything did.
-    change: Option<(Vec<Held>, Vec<Told>)>,
+    change: Option<Changed>,
+}
+
+/// Limits that changed.
+struct Changed {
+    /// All that hold afterwards.
+    held: Vec<Held>,
+    /// What became of which.
+    told: Vec<(Change, Limit)>,
 }
 
 /// Room for the final event and what else goes with it.
@@ -138,15 +142,15 @@ impl Executor {
         let said = Said { id: &id, payload: payload.as_bytes(), now_ms };
         let taken = self.table.heed(&self.session, said, &mut entries, &mut state);
         let Taken::Here(Some(durable)) = taken else { return };
-        if let Some((held, changes)) = &change {
+        if let Some(Changed { held, told }) = &change {
             state.put(&limits::KEY, &limits::encode(held.iter().map(|held| &held.limit)));
-            for (change, limit) in changes {
+            for (change, limit) in told {
                 change.tell(limit, Some(&id), &self.voice, now_ms, &mut entries);
             }
         }
         let written = self.write(permit, &entries, &state, Some(&id)).await;
         if written {
-            if let Some((held, _)) = change {
+            if let Some(Changed { held, .. }) = change {
                 self.held = held;
                 self.apply();
             }
@@ -209,7 +213,8 @@ impl Executor {
         if !event_hubs.is_empty() {
             detail["event_hubs"] = listed(event_hubs.into_iter());
         }
-        Verdict { change: Some((held, vec![(change, limit)])), ..Verdict::succeeded(detail) }
+        let change = Some(Changed { held, told: vec![(change, limit)] });
+        Verdict { change, ..Verdict::succeeded(detail) }
     }
 
     fn clear(&self, is_meant: impl Fn(&Kind) -> bool) -> Verdict {
@@ -217,8 +222,9 @@ impl Executor {
             self.held.iter().cloned().partition(|held| is_meant(&held.limit.kind));
         let cleared = listed(gone.iter().map(|held| held.limit.status()));
         let detail = json!({ "changed": !gone.is_empty(), "cleared": cleared });
-        let changes: Vec<_> = gone.into_iter().map(|held| (Change::Cleared, held.limit)).collect();
-        Verdict { change: (!changes.is_empty()).then_some((held, changes)), ..Verdict::succeeded(detail) }
+        let told: Vec<_> = gone.into_iter().map(|held| (Change::Cleared, held.limit)).collect();
+        let change = (!told.is_empty()).then_some(Changed { held, told });
+        Verdict { change, ..Verdict::succeeded(detail) }
     }
 
     /// Lets go of limits that are over, and of pauses whose subject has no event hub of its own any more.

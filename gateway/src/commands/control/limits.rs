@@ -48,7 +48,7 @@ pub struct LimitStatus {
     pub command: String,
 }
 
-/// Where limits stand in the outbox's state. Records of commands begin with 16.
+/// Where limits stand in the outbox's state. Records of commands begin with 16, dead-letter marks with 17.
 pub(super) const KEY: [u8; 1] = [18];
 /// Most limits at a time.
 pub(super) const COUNT_MAX: usize = 64;
