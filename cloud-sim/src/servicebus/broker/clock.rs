@@ -1,12 +1,13 @@
 //! Where the broker's time comes from.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock in Unix milliseconds that never goes back.
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
-    /// The time of the wall when it was made, and from there the monotonic clock.
-    System { started: Instant, started_ms: u64 },
+    /// The time of the wall when it was made, and from there the monotonic clock. It is cut to milliseconds once, as
+    /// others cut theirs: what they stamp before something happens here is never later than it.
+    System { started: Instant, since_epoch: Duration },
     /// Stands still until a test moves it.
     #[cfg(test)]
     Driven(std::sync::Arc<std::sync::atomic::AtomicU64>),
@@ -16,13 +17,13 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the one clock of the broker")]
     pub(crate) fn system() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::System { started: Instant::now(), started_ms: milliseconds(since_epoch) }
+        Self::System { started: Instant::now(), since_epoch }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
         match self {
-            Self::System { started, started_ms } => {
-                started_ms.saturating_add(milliseconds(started.elapsed()))
+            Self::System { started, since_epoch } => {
+                milliseconds(since_epoch.saturating_add(started.elapsed()))
             }
             #[cfg(test)]
             Self::Driven(now) => now.load(std::sync::atomic::Ordering::SeqCst),
@@ -30,6 +31,6 @@ impl Clock {
     }
 }
 
-fn milliseconds(duration: std::time::Duration) -> u64 {
+fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
