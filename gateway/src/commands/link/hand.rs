@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use penstock_proto::Lane;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::cloud::{Cloud, Session as _};
 use super::control::Order;
@@ -16,6 +16,7 @@ use super::fleet::Fleet;
 use super::reply;
 use super::session::Serving;
 use super::shared::{Kept, Pending};
+use super::task::Place;
 use crate::commands::amqp::LinkError;
 use crate::commands::contract::{Command, Defaults, Identity, Phase, Record, Reply, StatusEvent};
 use crate::commands::execution::{Arrival, Event, Seat, Step};
@@ -43,6 +44,9 @@ pub(super) struct Hand<'s, 'a, C: Cloud, F: Fleet> {
     published_at: Instant,
     pending: Pending<'a>,
 }
+
+/// How much longer Service Bus may take for what it was asked when the link is told to close.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// What a message in hand waits for.
 enum Happened {
@@ -77,11 +81,16 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
                 return Err(error);
             }
         };
-        let remote = match remote(link).await {
-            Ok(remote) => remote,
-            Err(error) => {
+        let place = link.place;
+        let remote = match finish(place, Duration::ZERO, remote(link)).await {
+            Ok(Ok(remote)) => remote,
+            Ok(Err(error)) => {
                 pending.reason = left_by(&error);
                 return Err(error);
+            }
+            Err(order) => {
+                pending.reason = left_because(order);
+                return Ok(false);
             }
         };
         let kept = shared.kept(link.device);
@@ -198,22 +207,27 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
         reply: Option<&Reply>,
     ) -> Result<(), LinkError> {
         self.permit = None;
-        if let Some(reply) = reply
-            && !Box::pin(reply::send(self.link, reply)).await?
-        {
-            // It comes again and is answered then: the link closes with the message unsettled.
-            self.pending.reason = Left::Stopped;
-            self.on(Event::LinkLost);
-            self.on(Event::Gone);
-            return Ok(());
+        let place = self.link.place;
+        if let Some(reply) = reply {
+            // At a stop it is left at once: it is sent again when the message comes again.
+            let sent = finish(place, Duration::ZERO, Box::pin(reply::send(self.link, reply))).await;
+            match sent {
+                Ok(sent) => sent?,
+                Err(order) => return self.leave(order),
+            }
         }
         let session = &mut self.link.session;
-        if self.link.shared.replicas
-            && let Some(state) = record.session_state()
-        {
-            session.set_state(Some(&state)).await?;
+        let state = record.session_state().filter(|_| self.link.shared.replicas);
+        let settling = async {
+            if let Some(state) = state {
+                session.set_state(Some(&state)).await?;
+            }
+            session.settle(lock, &disposition).await
+        };
+        match finish(place, LAST_WORD, settling).await {
+            Ok(settled) => settled?,
+            Err(order) => return self.leave(order),
         }
-        session.settle(lock, &disposition).await?;
         match &disposition {
             Disposition::Complete | Disposition::Abandon => Metrics::completed(),
             Disposition::DeadLetter { reason, .. } => Metrics::dead_lettered(reason),
@@ -228,10 +242,23 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
     async fn abandon(&mut self, lock: LockToken) -> Result<(), LinkError> {
         self.delivery = None;
         self.permit = None;
-        self.link.session.settle(lock, &Disposition::Abandon).await?;
+        let settling = self.link.session.settle(lock, &Disposition::Abandon);
+        match finish(self.link.place, LAST_WORD, settling).await {
+            Ok(settled) => settled?,
+            Err(order) => return self.leave(order),
+        }
         Metrics::abandoned(if self.refused { "refused" } else { "no-ack" });
         self.pending.settled();
         self.on(Event::Settled);
+        Ok(())
+    }
+
+    /// The link is to close before it is known whether the message is settled. Should it come again, the record says how
+    /// it ended.
+    fn leave(&mut self, order: Order) -> Result<(), LinkError> {
+        self.pending.reason = left_because(order);
+        self.on(Event::LinkLost);
+        self.on(Event::Gone);
         Ok(())
     }
 
@@ -339,6 +366,19 @@ async fn fate_of<D: Future<Output = Fate> + Unpin>(mut delivery: Option<&mut D>)
         None => Poll::Pending,
     })
     .await
+}
+
+/// Waits for what was asked of Service Bus. Once the link is told to close, that may take `at_stop` longer if the gateway
+/// stops, and [`LAST_WORD`] if not; the error says what was told.
+async fn finish<T>(place: &Place, at_stop: Duration, asked: impl Future<Output = T>) -> Result<T, Order> {
+    tokio::pin!(asked);
+    let order = tokio::select! {
+        biased;
+        answer = &mut asked => return Ok(answer),
+        order = place.control.closed() => order,
+    };
+    let left = if order == Order::Stop { at_stop } else { LAST_WORD };
+    timeout(left, asked).await.map_err(|_| order)
 }
 
 /// A permit to send a command to its device. The lock is renewed while it is waited for.

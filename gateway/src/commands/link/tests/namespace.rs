@@ -33,6 +33,10 @@ struct State {
     silent: bool,
     /// Settlements come to nothing: the lock is lost instead.
     lose_settlements: bool,
+    /// Nothing but renewals is answered.
+    mute: bool,
+    /// How often somebody was not answered for that.
+    unanswered: u64,
     lock_ms: Option<u64>,
     enqueued: BTreeMap<String, u64>,
     refusals: VecDeque<LinkError>,
@@ -158,6 +162,36 @@ impl MemoryCloud {
     /// From now on renewals are not answered.
     pub(super) fn answer_no_renewals(&self) {
         self.0.state.lock().silent = true;
+    }
+
+    /// From now on settlements and questions about the state of sessions are not answered, or they are again; also those
+    /// that came meanwhile.
+    pub(super) fn mute(&self, mute: bool) {
+        self.0.state.lock().mute = mute;
+        self.0.changed.notify_waiters();
+    }
+
+    /// How many were not answered at once.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.0.state.lock().unanswered
+    }
+
+    /// Waits while nothing is answered.
+    async fn answering(&self) {
+        let mut counted = false;
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut state = self.0.state.lock();
+                if !state.mute {
+                    return;
+                }
+                state.unanswered += u64::from(!std::mem::replace(&mut counted, true));
+            }
+            changed.await;
+        }
     }
 
     /// How often a session was given to somebody.
@@ -322,6 +356,7 @@ impl Session for MemorySession {
     }
 
     async fn settle(&mut self, _lock: LockToken, disposition: &Disposition) -> Result<(), LinkError> {
+        self.cloud.answering().await;
         if self.cloud.0.state.lock().lose_settlements {
             self.cloud.lose_lock(&self.session);
             return Err(lock_lost());
@@ -356,10 +391,12 @@ impl Session for MemorySession {
     }
 
     async fn state(&mut self) -> Result<Option<Vec<u8>>, LinkError> {
+        self.cloud.answering().await;
         self.with(|held| held.state.clone())
     }
 
     async fn set_state(&mut self, state: Option<&[u8]>) -> Result<(), LinkError> {
+        self.cloud.answering().await;
         self.with(|held| held.state = state.map(<[u8]>::to_vec))
     }
 
