@@ -71,6 +71,16 @@ pub(crate) struct Timing {
     pub(crate) answer_timeout_ms: u64,
 }
 
+/// A moment by two clocks. How long something may take is measured by the one that only goes forward, so that setting
+/// the other changes nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// The wall clock, for deadlines and for what is written, in Unix milliseconds.
+    pub(crate) unix_ms: u64,
+    /// The monotonic clock, in milliseconds since any moment.
+    pub(crate) steady_ms: u64,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
@@ -180,6 +190,22 @@ pub(crate) struct Batch<'a> {
 /// How soon a command that the session has no room for is offered again, in milliseconds.
 const FULL_PAUSE_MS: u64 = 1000;
 
+// === impl Now ===
+
+impl Now {
+    /// What the wall clock shows at `steady_ms` if nobody sets it before.
+    const fn unix_at(self, steady_ms: u64) -> u64 {
+        self.unix_ms.saturating_add(steady_ms.saturating_sub(self.steady_ms))
+    }
+}
+
+/// For what is no matter of how long something takes: both clocks show the same.
+impl From<u64> for Now {
+    fn from(unix_ms: u64) -> Self {
+        Self { unix_ms, steady_ms: unix_ms }
+    }
+}
+
 // === impl Execution ===
 
 impl Execution {
@@ -199,16 +225,17 @@ impl Execution {
     }
 
     /// Takes what happened.
-    pub(crate) fn on(&mut self, event: Event, now_ms: u64) {
+    pub(crate) fn on(&mut self, event: Event, now: impl Into<Now>) {
+        let Now { unix_ms, steady_ms } = now.into();
         match event {
             Event::Received { arrival, known, in_doubt } => self.received(arrival, known, in_doubt),
             Event::Committed(durable) => self.committed(durable),
             Event::AnswerCommitted(durable) => self.answer_committed(durable),
             Event::Looked(found) => self.looked(found),
-            Event::Acknowledged => self.acknowledged(now_ms),
-            Event::Refused(code) => self.refused(code, now_ms),
+            Event::Acknowledged => self.acknowledged(unix_ms),
+            Event::Refused(code) => self.refused(code, steady_ms),
             Event::ExpiredUnsent => self.end_sent(Outcome::expired()),
-            Event::NotDelivered(reason) => self.not_delivered(reason, now_ms),
+            Event::NotDelivered(reason) => self.not_delivered(reason, steady_ms),
             Event::Gone => self.gone = true,
             Event::LinkLost => self.link_lost(),
             Event::Settled => self.settled(),
@@ -217,13 +244,15 @@ impl Execution {
     }
 
     /// What is to be done next. Everything but [`Step::Wait`], [`Step::Receive`] and [`Step::Commit`] is said once.
-    pub(crate) fn step(&mut self, now_ms: u64) -> Step {
+    pub(crate) fn step(&mut self, now: impl Into<Now>) -> Step {
         const WAIT: Step = Step::Wait { until_ms: None };
         if self.in_doubt {
             return WAIT;
         }
+        let now = now.into();
+        let steady_ms = now.steady_ms;
         let busy = self.is_writing();
-        self.time_passes(now_ms);
+        self.time_passes(now);
         if self.gone && self.current.as_ref().is_none_or(Current::ends_with_device) {
             if busy {
                 return WAIT;
@@ -236,12 +265,14 @@ impl Execution {
         };
         match &mut current.stage {
             Stage::Start | Stage::Delivered { .. } | Stage::Final(_) if !busy => Step::Commit,
-            Stage::Publish { not_before_ms } if *not_before_ms > now_ms => {
-                Step::Wait { until_ms: Some(*not_before_ms) }
+            Stage::Publish { not_before_ms } if *not_before_ms > steady_ms => {
+                Step::Wait { until_ms: Some(now.unix_at(*not_before_ms)) }
             }
-            Stage::Publish { .. } => current.publish(now_ms.saturating_add(self.timing.ack_timeout_ms)),
-            Stage::Sent { ack_by_ms } => Step::Wait { until_ms: Some(*ack_by_ms) },
-            Stage::Backoff { at_ms } if *at_ms > now_ms => Step::Wait { until_ms: Some(*at_ms) },
+            Stage::Publish { .. } => current.publish(steady_ms.saturating_add(self.timing.ack_timeout_ms)),
+            Stage::Sent { ack_by_ms } => Step::Wait { until_ms: Some(now.unix_at(*ack_by_ms)) },
+            Stage::Backoff { at_ms } if *at_ms > steady_ms => {
+                Step::Wait { until_ms: Some(now.unix_at(*at_ms)) }
+            }
             Stage::Backoff { .. } => current.abandon(),
             Stage::Waiting { deadline_ms } => Step::Wait { until_ms: Some(*deadline_ms) },
             Stage::Settle { .. } => current.settle(),
@@ -445,7 +476,7 @@ impl Execution {
         };
     }
 
-    fn refused(&mut self, code: u8, now_ms: u64) {
+    fn refused(&mut self, code: u8, steady_ms: u64) {
         /// Packet identifier in use, quota exceeded (MQTT 5, section 3.4.2.1): it may do later.
         const TRANSIENT: [u8; 2] = [0x91, 0x97];
         if !TRANSIENT.contains(&code) {
@@ -454,11 +485,11 @@ impl Execution {
         if let Some(current) = &mut self.current
             && matches!(current.stage, Stage::Sent { .. })
         {
-            current.back_off(now_ms);
+            current.back_off(steady_ms);
         }
     }
 
-    fn not_delivered(&mut self, reason: NotDelivered, now_ms: u64) {
+    fn not_delivered(&mut self, reason: NotDelivered, steady_ms: u64) {
         let Some(current) = &mut self.current else { return };
         if !matches!(current.stage, Stage::Sent { .. }) {
             return;
@@ -468,7 +499,7 @@ impl Execution {
             NotDelivered::Absent => self.gone = true,
             NotDelivered::TooLarge { bytes, most } => self.end_sent(Outcome::too_large(bytes, most)),
             NotDelivered::Full => {
-                current.stage = Stage::Publish { not_before_ms: now_ms.saturating_add(FULL_PAUSE_MS) };
+                current.stage = Stage::Publish { not_before_ms: steady_ms.saturating_add(FULL_PAUSE_MS) };
             }
         }
     }
@@ -482,19 +513,20 @@ impl Execution {
         }
     }
 
-    fn time_passes(&mut self, now_ms: u64) {
+    fn time_passes(&mut self, now: Now) {
+        let Now { unix_ms, steady_ms } = now;
         let Some(current) = self.current.as_mut().filter(|_| self.answering.is_none()) else { return };
-        let expired = current.is_expired(now_ms);
+        let expired = current.is_expired(unix_ms);
         match &current.stage {
             // What is being written has begun, and is looked at again before it is published.
             Stage::Start | Stage::Publish { .. } if expired && self.writing.is_none() => {
                 current.stage = Stage::Final(Outcome::expired());
             }
-            Stage::Sent { ack_by_ms } if now_ms >= *ack_by_ms && expired => {
+            Stage::Sent { ack_by_ms } if steady_ms >= *ack_by_ms && expired => {
                 current.stage = Stage::Final(Outcome::expired());
             }
-            Stage::Sent { ack_by_ms } if now_ms >= *ack_by_ms => current.back_off(now_ms),
-            Stage::Waiting { deadline_ms } if now_ms >= *deadline_ms => {
+            Stage::Sent { ack_by_ms } if steady_ms >= *ack_by_ms => current.back_off(steady_ms),
+            Stage::Waiting { deadline_ms } if unix_ms >= *deadline_ms => {
                 current.stage = Stage::Final(Outcome::no_answer());
             }
             _ => {}

@@ -40,7 +40,7 @@ pub(super) enum Content {
     Poison(Arc<Poison>),
 }
 
-/// Where a command stands.
+/// Where a command stands. Deadlines are in Unix milliseconds; other times are by the monotonic clock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// That it begins is to be written.
@@ -167,10 +167,10 @@ impl Current {
         Step::Settle { lock, disposition: disposition.clone(), record: record.clone(), reply }
     }
 
-    pub(super) fn back_off(&mut self, now_ms: u64) {
+    pub(super) fn back_off(&mut self, steady_ms: u64) {
         let (first, longest) = BACKOFF_MS;
         let pause = first.checked_shl(self.content.about().delivery_count.min(16)).unwrap_or(longest);
-        self.stage = Stage::Backoff { at_ms: now_ms.saturating_add(pause.min(longest)) };
+        self.stage = Stage::Backoff { at_ms: steady_ms.saturating_add(pause.min(longest)) };
     }
 
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Standing, Step, Timing};
+use super::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Now, Standing, Step, Timing};
 use crate::commands::contract::{Letter, Record, Records, Status, Voice};
 use crate::commands::metrics::Metrics;
 use crate::mqtt::{self, Taken};
@@ -191,7 +191,7 @@ impl Table {
         }
         let found = read()?;
         self.0.known.lock().records.resolve(device, found.as_ref());
-        tell(&mut execution, Event::Looked(found), 0);
+        tell(&mut execution, Event::Looked(found), Now::from(0));
         drop(execution);
         hold.entry.moved.notify_one();
         Ok(())
@@ -276,7 +276,7 @@ impl Seat {
     }
 
     /// A message came over the link; `remote` is what another replica left in the session's state.
-    pub(crate) fn received(&self, mut arrival: Arrival, remote: Option<Record>, now_ms: u64) {
+    pub(crate) fn received(&self, mut arrival: Arrival, remote: Option<Record>, now: impl Into<Now>) {
         if let Err(poison) = &mut arrival.message
             && *poison.about.device != *self.device()
         {
@@ -294,17 +294,17 @@ impl Seat {
         };
         // What is done elsewhere is done.
         let remote = remote.filter(|record| record.identity == about.identity);
-        execution.on(Event::Received { known: remote.or(known), arrival, in_doubt }, now_ms);
+        execution.on(Event::Received { known: remote.or(known), arrival, in_doubt }, now);
     }
 
     /// Something else happened.
-    pub(crate) fn on(&self, event: Event, now_ms: u64) {
-        self.0.on(event, now_ms);
+    pub(crate) fn on(&self, event: Event, now: impl Into<Now>) {
+        self.0.on(event, now.into());
     }
 
     /// What is to be done next.
-    pub(crate) fn step(&self, now_ms: u64) -> Step {
-        self.0.entry.execution.lock().step(now_ms)
+    pub(crate) fn step(&self, now: impl Into<Now>) -> Step {
+        self.0.entry.execution.lock().step(now)
     }
 
     /// Puts down what [`Step::Commit`] asked for and hands it to `submit`, which submits it to the outbox and does
@@ -334,9 +334,9 @@ impl Seat {
 }
 
 /// Tells an execution what happened, and counts the command if its end is durable with that.
-fn tell(execution: &mut Execution, event: Event, now_ms: u64) {
+fn tell(execution: &mut Execution, event: Event, now: Now) {
     let ending = execution.ending();
-    execution.on(event, now_ms);
+    execution.on(event, now);
     if let (Some(status), None) = (ending, execution.ending()) {
         Metrics::ended(status.word());
     }
@@ -345,9 +345,9 @@ fn tell(execution: &mut Execution, event: Event, now_ms: u64) {
 // === impl Hold ===
 
 impl Hold {
-    fn on(&self, event: Event, now_ms: u64) {
+    fn on(&self, event: Event, now: Now) {
         let mut execution = self.entry.execution.lock();
-        tell(&mut execution, event, now_ms);
+        tell(&mut execution, event, now);
         let device = &*self.entry.device;
         match execution.take_news() {
             None => {}
@@ -361,7 +361,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if self.drives {
             // Of a write on its way nobody will hear.
-            self.on(Event::Committed(false), 0);
+            self.on(Event::Committed(false), Now::from(0));
             self.entry.execution.lock().leave();
         }
         let mut known = self.table.0.known.lock();
@@ -382,7 +382,7 @@ impl Drop for Hold {
 impl mqtt::Durable for Pending {
     fn settled(&self, durable: bool) {
         if !std::mem::replace(&mut *self.told.lock(), true) {
-            self.hold.on(Event::AnswerCommitted(durable), 0);
+            self.hold.on(Event::AnswerCommitted(durable), Now::from(0));
             self.hold.entry.moved.notify_one();
         }
     }

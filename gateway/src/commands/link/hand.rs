@@ -19,7 +19,7 @@ use super::shared::{Kept, Pending};
 use super::task::Place;
 use crate::commands::amqp::LinkError;
 use crate::commands::contract::{Command, Defaults, Identity, Phase, Record, Reply, StatusEvent};
-use crate::commands::execution::{Arrival, Event, Seat, Step};
+use crate::commands::execution::{Arrival, Event, Now, Seat, Step};
 use crate::commands::message::{Disposition, LockToken, Received};
 use crate::commands::metrics::{Left, Metrics};
 use crate::mqtt::Fate;
@@ -133,13 +133,14 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
         let message = Command::read(received, entity, &defaults);
         let message = message.and_then(|command| shared.fleet.examine(command));
         let message = message.map(Arc::new).map_err(Arc::from);
-        self.seat.received(Arrival { lock: received.lock, message }, remote, clock::unix_ms());
+        self.seat.received(Arrival { lock: received.lock, message }, remote, now());
     }
 
     async fn run(mut self) -> Result<bool, LinkError> {
         loop {
-            let now_ms = clock::unix_ms();
-            let done = match self.seat.step(now_ms) {
+            let now = now();
+            let now_ms = now.unix_ms;
+            let done = match self.seat.step(now) {
                 Step::Receive => return Ok(true),
                 Step::Close => return Ok(false),
                 Step::Commit if self.commit(now_ms) => Ok(()),
@@ -336,8 +337,8 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
                 self.on(Event::Committed(durable));
                 continue;
             }
-            let now_ms = clock::unix_ms();
-            if self.seat.step(now_ms) != Step::Commit || !self.commit(now_ms) {
+            let now = now();
+            if self.seat.step(now) != Step::Commit || !self.commit(now.unix_ms) {
                 break;
             }
         }
@@ -348,8 +349,12 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
     }
 
     fn on(&self, event: Event) {
-        self.seat.on(event, clock::unix_ms());
+        self.seat.on(event, now());
     }
+}
+
+fn now() -> Now {
+    Now { unix_ms: clock::unix_ms(), steady_ms: clock::steady_ms() }
 }
 
 /// Whether what was submitted is durable, once that is known; never if nothing was.

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::world::{DEVICE, command, received, timing, voice};
 use crate::commands::contract::{Command, Completion, Defaults, Phase, Record};
-use crate::commands::execution::{Arrival, Batch, Event, Execution, Heard, Heeding, Step};
+use crate::commands::execution::{Arrival, Batch, Event, Execution, Heard, Heeding, Now, Step};
 use crate::commands::message::{Body, Disposition, LockToken, Received, Value};
 use crate::mqtt::NotDelivered;
 use crate::outbox::{Encoded, StateOps};
@@ -20,13 +20,15 @@ const WAIT: Step = Step::Wait { until_ms: None };
 struct Life {
     execution: Execution,
     now_ms: u64,
+    /// How far somebody set the wall clock.
+    set_ms: i64,
     /// Status, whether final, and reason of each event.
     told: Vec<(String, bool, Option<String>)>,
 }
 
 impl Life {
     fn new() -> Self {
-        Self { execution: Execution::new(timing()), now_ms: NOW_MS, told: Vec::new() }
+        Self { execution: Execution::new(timing()), now_ms: NOW_MS, set_ms: 0, told: Vec::new() }
     }
 
     /// With a message that came over the link.
@@ -43,11 +45,22 @@ impl Life {
     }
 
     fn on(&mut self, event: Event) {
-        self.execution.on(event, self.now_ms);
+        self.execution.on(event, self.now());
     }
 
     fn step(&mut self) -> Step {
-        self.execution.step(self.now_ms)
+        self.execution.step(self.now())
+    }
+
+    fn now(&self) -> Now {
+        Now { unix_ms: self.now_ms.saturating_add_signed(self.set_ms), steady_ms: self.now_ms }
+    }
+
+    /// For how long it is to be waited.
+    fn waits_ms(&mut self) -> u64 {
+        let now = self.now();
+        let Step::Wait { until_ms: Some(until_ms) } = self.step() else { panic!("there is nothing to wait for") };
+        until_ms - now.unix_ms
     }
 
     /// A write that becomes durable.
@@ -280,6 +293,42 @@ fn a_silent_device_gets_its_command_again_but_a_late_acknowledgement_counts() {
     assert_eq!(life.step(), Step::Wait { until_ms: Some(NOW_MS + 31_000) });
     life.on(Event::Acknowledged);
     life.check_end("delivered", None, None);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_changes_nothing_of_how_long_things_may_take() {
+    for set_ms in [3_600_000, -3_600_000] {
+        let mut life = Life::of(&delivered(), None);
+        life.publish();
+        life.set_ms = set_ms;
+        assert_eq!(life.waits_ms(), 30_000);
+        life.now_ms += 29_999;
+        assert_eq!(life.waits_ms(), 1);
+        life.now_ms += 1;
+        assert_eq!(life.waits_ms(), 1000, "it is given back after a pause");
+        life.set_ms = -set_ms;
+        assert_eq!(life.waits_ms(), 1000);
+        life.now_ms += 1000;
+        assert_eq!(life.step(), Step::Abandon { lock: LOCK });
+        // A session that is full.
+        let mut life = Life::of(&delivered(), None);
+        life.publish();
+        life.on(Event::NotDelivered(NotDelivered::Full));
+        life.set_ms = set_ms;
+        assert_eq!(life.waits_ms(), 1000);
+        life.now_ms += 1000;
+        assert!(matches!(life.step(), Step::Publish { .. }));
+    }
+}
+
+#[test]
+fn a_time_to_live_ends_by_the_wall_clock() {
+    let mut message = delivered();
+    message.expires_ms = Some(NOW_MS + 3_600_000);
+    let mut life = Life::of(&message, None);
+    life.commit();
+    life.set_ms = 3_600_000;
+    life.check_end("expired", Some("penstock-expired"), Some("expired"));
 }
 
 #[test]

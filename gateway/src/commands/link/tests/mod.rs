@@ -1,5 +1,6 @@
 //! Links against a namespace and devices in memory, with the real outbox: what a device sees, what Service Bus sees.
 
+mod clocks;
 mod closing;
 mod control;
 mod fleet;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -10,7 +11,6 @@ use crate::commands::amqp::{Cause, LinkError, Wish};
 use crate::commands::link::cloud::{Cloud, Session};
 use crate::commands::message::{Body, Disposition, LockToken, Outgoing, Received};
 use crate::commands::replies::{Post, PostLink};
-use crate::supervise::clock;
 
 /// A namespace with one entity. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +79,7 @@ impl MemoryCloud {
         let mut received = Received {
             lock: LockToken([0; 16]),
             sequence: state.sequence,
-            enqueued_ms: clock::unix_ms(),
+            enqueued_ms: service_ms(),
             delivery_count: 0,
             message_id: Some(id.to_owned()),
             session_id: Some(session.to_owned()),
@@ -268,6 +268,13 @@ fn free(held: &mut Held) {
     }
 }
 
+/// The clock of the service, which nobody sets.
+#[expect(clippy::disallowed_methods, reason = "the clock of the process is set by tests")]
+fn service_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    u64::try_from(since_epoch.as_millis()).expect("it is before the end of time")
+}
+
 fn cause(condition: &str) -> Cause {
     Cause { condition: condition.to_owned(), text: String::new(), retry_after: None }
 }
@@ -320,7 +327,7 @@ impl Session for MemorySession {
     }
 
     fn locked_until_ms(&self) -> u64 {
-        clock::unix_ms() + self.lock_ms
+        service_ms() + self.lock_ms
     }
 
     async fn receive(&mut self) -> Result<Received, LinkError> {
@@ -387,7 +394,7 @@ impl Session for MemorySession {
         if silent {
             std::future::pending::<()>().await;
         }
-        Ok(clock::unix_ms() + self.lock_ms)
+        Ok(service_ms() + self.lock_ms)
     }
 
     async fn state(&mut self) -> Result<Option<Vec<u8>>, LinkError> {

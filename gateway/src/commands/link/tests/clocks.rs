@@ -1,0 +1,36 @@
+//! A wall clock that somebody sets, or that was never right: commands do not notice.
+
+use std::time::Duration;
+
+use super::{Bench, complete};
+use crate::commands::message::Disposition;
+use crate::mqtt::Fate;
+use crate::supervise::clock::Stepped;
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_gives_nothing_back() {
+    let bench = Bench::start();
+    bench.cloud.set_lock_ms(5000);
+    bench.cloud.send("d1", "c-1", |_| ());
+    bench.fleet.come("d1");
+    let sent = bench.sent().await;
+    let _stepped = Stepped::by_ms(HOUR_MS);
+    // It is looked at with each renewal, and after the pause before a message is given back.
+    bench.until(|bench| bench.cloud.renewals() >= 2).await;
+    assert_eq!(bench.cloud.settled(), []);
+    sent.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-1")]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_prolong_the_wait_for_a_device() {
+    let bench = Bench::with(|config| config.ack_timeout = Duration::from_secs(1));
+    bench.cloud.send("d1", "c-1", |_| ());
+    bench.fleet.come("d1");
+    let silent = bench.sent().await;
+    let _stepped = Stepped::by_ms(-HOUR_MS);
+    assert_eq!(bench.settled(1).await, [("c-1".to_owned(), Disposition::Abandon)]);
+    drop(silent);
+}
