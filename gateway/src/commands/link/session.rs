@@ -28,6 +28,8 @@ pub(super) struct Serving<'a, C: Cloud, F: Fleet> {
     /// The memory of the message in hand, of what all links may hold.
     memory: Option<OwnedSemaphorePermit>,
     touched: Option<Instant>,
+    /// Since when a message is waited for.
+    asking_since: Option<Instant>,
     /// Nobody has looked at the state of the session yet.
     pub(super) fresh: bool,
 }
@@ -42,6 +44,8 @@ enum Idle {
 
 /// How often a link that works says so.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
+/// What waits in a queue comes sooner than this once it is asked for.
+const AT_ONCE_AFTER: Duration = Duration::from_secs(3);
 /// Longest wait for one renewal. Only the order to close is heard meanwhile.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for giving a session back.
@@ -54,8 +58,10 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         device: &'a Arc<str>,
         session: C::Session,
     ) -> Self {
-        let renewal = Renewal::new(session.locked_until_ms(), clock::unix_ms(), clock::now(), rand::random());
-        Self { shared, place, device, session, renewal, memory: None, touched: None, fresh: true }
+        let (until_ms, now_ms, now) = (session.locked_until_ms(), clock::unix_ms(), clock::now());
+        let renewal = Renewal::new(until_ms, now_ms, now, rand::random(), shared.lasting(place.entity));
+        let (memory, touched, asking_since, fresh) = (None, None, None, true);
+        Self { shared, place, device, session, renewal, memory, touched, asking_since, fresh }
     }
 
     /// Runs until the link is told to close (`Ok`), or is lost. [`Self::close`] is due then.
@@ -86,6 +92,7 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
                 Idle::Renew => self.renew().await?,
                 Idle::Lost(error) => return Err(error),
                 Idle::Received(received) => {
+                    self.learn(received.enqueued_ms);
                     self.touch();
                     let Some(memory) = self.shared.memory(self.device, &received) else { return Ok(()) };
                     self.memory = Some(memory);
@@ -110,6 +117,7 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
                 error = self.session.lost() => Idle::Lost(error),
             };
         }
+        self.asking_since.get_or_insert_with(clock::now);
         tokio::select! {
             biased;
             _ = self.place.control.other_than(order) => Idle::Order,
@@ -119,6 +127,14 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
                 Err(error) => Idle::Lost(error),
             },
         }
+    }
+
+    /// What a message tells about the lock. One that comes after a while without any was enqueued just now.
+    fn learn(&mut self, enqueued_ms: u64) {
+        let now = clock::now();
+        let since = self.asking_since.take();
+        let at_once = since.is_some_and(|since| now.saturating_duration_since(since) >= AT_ONCE_AFTER);
+        self.renewal.heard(enqueued_ms, at_once, now, self.shared.lasting(self.place.entity));
     }
 
     /// When the lock is to be renewed.
@@ -144,7 +160,8 @@ impl<'a, C: Cloud, F: Fleet> Serving<'a, C, F> {
         match renewed {
             Ok(Ok(until_ms)) => {
                 metrics.renewed.increment(1);
-                self.renewal.renewed(until_ms, clock::unix_ms(), now);
+                let lasting = self.shared.lasting(self.place.entity);
+                self.renewal.renewed(until_ms, clock::unix_ms(), now, lasting);
             }
             Ok(Err(error @ LinkError::LockLost(_))) => {
                 Metrics::not_renewed(true);

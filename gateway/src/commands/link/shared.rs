@@ -11,10 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::cloud::Cloud;
 use super::control::Reports;
 use super::fleet::Fleet;
+use super::renewal::Lasting;
 use crate::commands::Handle;
 use crate::commands::config::Config;
 use crate::commands::contract::{Completion, Limits, Records, Voice};
-use crate::commands::dispatch::Entities;
+use crate::commands::dispatch::{Entities, EntityNo};
 use crate::commands::execution::{Seat, Table, Timing};
 use crate::commands::message::Received;
 use crate::commands::metrics::{Left, Metrics, lossy};
@@ -42,6 +43,8 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
     pub(super) completion: Completion,
     /// Whether the state of sessions tells other gateways of what is done.
     pub(super) replicas: bool,
+    /// By entity.
+    lasting: Box<[Lasting]>,
     outbox: outbox::Handle,
     handle: Handle,
     /// Commands whose link was lost while their device has them: the next link goes on with them.
@@ -93,6 +96,7 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
         let voice = Voice::of(gateway, &config.type_prefix);
         let timing =
             Timing { ack_timeout_ms: ms(config.ack_timeout), answer_timeout_ms: ms(config.answer_timeout) };
+        let lasting = config.entities.names().iter().map(|_| Lasting::default()).collect();
         let replies = Replies::new(config, voice.clone(), cloud.clone(), supervisor);
         Ok(Self {
             cloud,
@@ -109,11 +113,19 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
             memory_kib: config.memory_kib,
             completion: config.completion,
             replicas: config.replicas,
+            lasting,
             outbox: outbox.clone(),
             handle,
             kept: Mutex::default(),
             done,
         })
+    }
+
+    /// What is known of the locks of an entity.
+    pub(super) fn lasting(&self, entity: EntityNo) -> &Lasting {
+        // Every link is of one of the entities.
+        static UNKNOWN: Lasting = Lasting::new();
+        self.lasting.get(entity.0).unwrap_or(&UNKNOWN)
     }
 
     /// A message was received.

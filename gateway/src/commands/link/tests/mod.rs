@@ -333,7 +333,7 @@ async fn devices_beyond_the_budget_get_their_commands_too() {
 #[tokio::test]
 async fn locks_are_renewed_while_a_command_is_in_hand() {
     let bench = Bench::start();
-    bench.cloud.set_lock_ms(2000);
+    bench.cloud.set_lock_ms(5000);
     bench.cloud.send("d1", "c-1", |_| ());
     bench.fleet.come("d1");
     let sent = bench.sent().await;
@@ -365,12 +365,12 @@ async fn with_replicas_what_is_done_stands_in_the_state_of_the_session() {
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_renewal_that_nobody_answers() {
     let bench = Bench::start();
-    bench.cloud.set_lock_ms(2000);
+    bench.cloud.set_lock_ms(5000);
     bench.cloud.answer_no_renewals();
     bench.cloud.send("busy", "c-1", |_| ());
     bench.fleet.come("busy");
-    bench.fleet.come("idle");
     let sent = bench.sent().await;
+    bench.fleet.come("idle");
     bench.until(|bench| bench.cloud.renewals() >= 2).await;
     let since = clock::now();
     bench.stop().await;
