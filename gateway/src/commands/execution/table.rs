@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Now, Standing, Step, Timing};
-use crate::commands::contract::{Letter, Record, Records, Status, Voice};
+use crate::commands::contract::{Identity, Letter, Record, Records, Status, Voice};
 use crate::commands::metrics::Metrics;
 use crate::mqtt::{self, Taken};
 use crate::outbox::{self, Encoded, Error, StateOps};
@@ -324,6 +324,12 @@ impl Seat {
     /// Cancel safe.
     pub(crate) async fn moved(&self) {
         self.0.entry.moved.notified().await;
+    }
+
+    /// Whether this command is in flight.
+    pub(crate) fn has_in_flight(&self, identity: &Identity) -> bool {
+        let execution = self.0.entry.execution.lock();
+        execution.in_flight().is_some_and(|(current, _)| current == identity)
     }
 
     /// The command id in flight and the word for where it stands, for operators.

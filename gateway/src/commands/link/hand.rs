@@ -22,7 +22,7 @@ use crate::commands::contract::{Command, Defaults, Identity, Phase, Record, Repl
 use crate::commands::execution::{Arrival, Event, Now, Seat, Step};
 use crate::commands::message::{Disposition, LockToken, Received};
 use crate::commands::metrics::{Left, Metrics};
-use crate::mqtt::Fate;
+use crate::mqtt::{Fate, NotDelivered};
 use crate::outbox::{Completion, Ticket};
 use crate::supervise::clock;
 
@@ -70,7 +70,9 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
             let age_ms = clock::unix_ms().saturating_sub(received.enqueued_ms);
             shared.metrics.age.record(Duration::from_millis(age_ms).as_secs_f64());
         }
-        let permit = match permit(link).await {
+        // What is kept has the permit that it was sent with, or needs none any more.
+        let permit = if shared.keeps(link.device) { Ok(Ok(None)) } else { permit(link).await };
+        let permit = match permit {
             Ok(Ok(permit)) => permit,
             Ok(Err(order)) => {
                 pending.reason = left_because(order);
@@ -94,8 +96,10 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
             }
         };
         let kept = shared.kept(link.device);
-        let again = kept.is_some();
-        let (kept, delivery) = kept.map_or((None, None), |kept| (Some(kept.seat), kept.delivery));
+        let (kept, delivery, permit) = match kept {
+            Some(Kept { seat, delivery, permit: kept }) => (Some(seat), delivery, kept.or(permit)),
+            None => (None, None, permit),
+        };
         let Some(seat) = kept.or_else(|| shared.table.seat(link.device)) else {
             // The task before this one has not ended: whoever asks again finds the seat free.
             return Ok(false);
@@ -105,7 +109,7 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
             link,
             seat,
             delivery,
-            permit: Some(permit),
+            permit,
             written: None,
             wants_room: false,
             told: false,
@@ -114,12 +118,12 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
             published_at: now,
             pending,
         };
-        hand.begin(&received, remote, again);
+        hand.begin(&received, remote);
         drop(received);
         hand.run().await
     }
 
-    fn begin(&self, received: &Received, remote: Option<Record>, again: bool) {
+    fn begin(&self, received: &Received, remote: Option<Record>) {
         let shared = self.link.shared;
         let entity = &self.link.place.name;
         let defaults =
@@ -127,7 +131,7 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
         let identity = Identity::of(received, entity);
         let known = [shared.table.record(self.link.device), remote.clone()];
         let mut known = known.iter().flatten().filter(|record| record.identity == identity);
-        if again || known.any(|record| record.phase != Phase::Started) {
+        if self.seat.has_in_flight(&identity) || known.any(|record| record.phase != Phase::Started) {
             shared.metrics.repeats.increment(1);
         }
         let message = Command::read(received, entity, &defaults);
@@ -188,6 +192,13 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
     fn publish(&mut self, command: &Command, redelivered: bool, now_ms: u64) {
         // What was kept of an earlier delivery is withdrawn first.
         self.delivery = None;
+        if self.permit.is_none() {
+            // It was given back since: without another one this waits as for a session that is full.
+            self.permit = Arc::clone(&self.link.shared.in_flight).try_acquire_owned().ok();
+        }
+        if self.permit.is_none() {
+            return self.on(Event::NotDelivered(NotDelivered::Full));
+        }
         let message = command.message(redelivered, now_ms);
         let shared = self.link.shared;
         match message.with(|message| shared.fleet.deliver(self.link.device, message)) {
@@ -343,8 +354,8 @@ impl<'s, 'a, C: Cloud, F: Fleet> Hand<'s, 'a, C, F> {
             }
         }
         if self.seat.standing().is_some() {
-            let Self { link, seat, delivery, .. } = self;
-            link.shared.keep(link.device, Kept { seat, delivery });
+            let Self { link, seat, delivery, permit, .. } = self;
+            link.shared.keep(link.device, Kept { seat, delivery, permit });
         }
     }
 
@@ -389,7 +400,7 @@ async fn finish<T>(place: &Place, at_stop: Duration, asked: impl Future<Output =
 /// A permit to send a command to its device. The lock is renewed while it is waited for.
 async fn permit<C: Cloud, F: Fleet>(
     link: &mut Serving<'_, C, F>,
-) -> Result<Result<OwnedSemaphorePermit, Order>, LinkError> {
+) -> Result<Result<Option<OwnedSemaphorePermit>, Order>, LinkError> {
     let acquire = Arc::clone(&link.shared.in_flight).acquire_owned();
     tokio::pin!(acquire);
     loop {
@@ -398,7 +409,7 @@ async fn permit<C: Cloud, F: Fleet>(
             biased;
             order = link.place.control.closed() => return Ok(Err(order)),
             // The semaphore is never closed.
-            permit = &mut acquire => return Ok(permit.map_err(|_| Order::Stop)),
+            permit = &mut acquire => return Ok(permit.map(Some).map_err(|_| Order::Stop)),
             error = link.session.lost() => return Err(error),
             () = sleep_until(due.into()) => {}
         }

@@ -56,6 +56,8 @@ pub(crate) struct Shared<C: Cloud, F: Fleet> {
 pub(super) struct Kept<D> {
     pub(super) seat: Seat,
     pub(super) delivery: Option<D>,
+    /// What it is counted by while the device has it.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The same with the memory of its message.
@@ -167,6 +169,11 @@ impl<C: Cloud, F: Fleet> Shared<C, F> {
         if let Some(keeping) = self.kept.lock().get_mut(device) {
             keeping.memory = Some(memory);
         }
+    }
+
+    /// Whether something is kept for a device.
+    pub(super) fn keeps(&self, device: &str) -> bool {
+        self.kept.lock().contains_key(device)
     }
 
     /// Takes back what [`Self::keep`] got.

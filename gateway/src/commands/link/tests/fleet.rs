@@ -27,6 +27,9 @@ struct State {
     present: BTreeSet<String>,
     news: Vec<Box<str>>,
     sent: VecDeque<Sent>,
+    /// Devices whose session is full, and how often one was.
+    full: BTreeSet<String>,
+    refused: usize,
 }
 
 /// A command that a device got.
@@ -62,6 +65,21 @@ impl MemoryFleet {
     /// A device goes, and that is no news.
     pub(super) fn go_unheard(&self, device: &str) {
         self.0.state.lock().present.remove(device);
+    }
+
+    /// The session of a device has no room, or it has again.
+    pub(super) fn fill(&self, device: &str, full: bool) {
+        let mut state = self.0.state.lock();
+        if full {
+            state.full.insert(device.to_owned());
+        } else {
+            state.full.remove(device);
+        }
+    }
+
+    /// How often a session had no room.
+    pub(super) fn refused(&self) -> usize {
+        self.0.state.lock().refused
     }
 
     /// The next command that some device got.
@@ -121,6 +139,10 @@ impl Fleet for MemoryFleet {
         let mut state = self.0.state.lock();
         if !state.present.contains(device) {
             return Err(NotDelivered::Absent);
+        }
+        if state.full.contains(device) {
+            state.refused += 1;
+            return Err(NotDelivered::Full);
         }
         let (fate, told) = oneshot::channel();
         let redelivered = message.user.contains(&("redelivered", "true"));

@@ -3,6 +3,7 @@
 mod clocks;
 mod closing;
 mod control;
+mod counts;
 mod fleet;
 mod namespace;
 mod replies;

@@ -115,6 +115,12 @@ impl MemoryCloud {
         self.0.changed.notify_waiters();
     }
 
+    /// Somebody takes the first message of `session` out of the queue.
+    pub(super) fn take_away(&self, session: &str) {
+        let mut state = self.0.state.lock();
+        state.sessions.get_mut(session).and_then(|held| held.messages.pop_front());
+    }
+
     /// Takes the lock of `session` away from whoever has it.
     pub(super) fn lose_lock(&self, session: &str) {
         let mut state = self.0.state.lock();
