@@ -15,6 +15,8 @@ use super::status::{EntityStatus, Handle};
 use super::trouble::Trouble;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
 
+/// Longest id of a session ("Service Bus quotas"), in UTF-16 code units as .NET counts characters.
+const SESSION_CHARS_MAX: usize = 128;
 /// How often operators get a new picture.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,8 @@ pub(super) struct Driver<C: Cloud, F: Fleet> {
     pub(super) links: HashMap<LinkNo, Arc<Control>>,
     /// What went wrong with each entity.
     pub(super) troubles: Vec<Trouble>,
+    /// Somebody was told that a device's key is too long.
+    pub(super) told_too_long: bool,
     /// The house-keeping that began last.
     pub(super) house: Option<JoinHandle<()>>,
 }
@@ -83,12 +87,28 @@ impl<C: Cloud, F: Fleet> Driver<C, F> {
         let now = clock::now();
         for device in devices {
             if self.shared.fleet.is_present(device) {
+                if device.encode_utf16().nth(SESSION_CHARS_MAX).is_some() {
+                    self.too_long(device);
+                    continue;
+                }
                 let entity = self.entities.of(device);
                 self.dispatcher.present(&Arc::from(&**device), entity, now);
             } else {
                 self.dispatcher.absent(device, now);
                 self.shared.forget(device);
             }
+        }
+    }
+
+    /// No session can have the key of this device, so it gets no commands.
+    fn too_long(&mut self, device: &str) {
+        self.shared.metrics.keys_too_long.increment(1);
+        if !std::mem::replace(&mut self.told_too_long, true) {
+            tracing::warn!(
+                device_id = device,
+                "commands: a device gets none, because its key is longer than the 128 characters of a session's id; \
+                 others like it are only counted"
+            );
         }
     }
 

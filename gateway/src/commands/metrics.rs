@@ -143,6 +143,12 @@ const PRESENT: Metric = Metric {
     help: "Connected devices that subscribe to their commands.",
     labels: &[],
 };
+const KEYS_TOO_LONG: Metric = Metric {
+    name: "penstock_commands_keys_too_long_total",
+    kind: Kind::Counter,
+    help: "Times a device connected that gets no commands, because its key is longer than the 128 characters of a session's id.",
+    labels: &[],
+};
 const DOWN: Metric = Metric {
     name: "penstock_commands_down_entities",
     kind: Kind::Gauge,
@@ -285,6 +291,7 @@ pub(crate) const METRICS: &[Metric] = &[
     LEFT_TOTAL,
     PENDING,
     IN_FLIGHT,
+    KEYS_TOO_LONG,
     MEMORY,
     LINKS_NOW,
     WAITING_NOW,
@@ -321,6 +328,7 @@ pub(super) struct Metrics {
     pub(super) refused: Counter,
     pub(super) pending: Gauge,
     pub(super) in_flight: Gauge,
+    pub(super) keys_too_long: Counter,
     pub(super) memory: Gauge,
     pub(super) present: Gauge,
     pub(super) down: Gauge,
@@ -381,6 +389,7 @@ impl Metrics {
             refused: counter(&REFUSED),
             pending: gauge(&PENDING),
             in_flight: gauge(&IN_FLIGHT),
+            keys_too_long: counter(&KEYS_TOO_LONG),
             memory: gauge(&MEMORY),
             present: gauge(&PRESENT),
             down: gauge(&DOWN),

@@ -96,6 +96,7 @@ pub(super) fn launch<C: Cloud, F: Fleet>(
         dispatcher: Dispatcher::new(config.limits, config.entities.len(), rand::random(), now),
         entities: Arc::clone(&shared.entities),
         troubles: vec![Trouble::default(); config.entities.len()],
+        told_too_long: false,
         house: None,
         shared,
         supervisor: supervisor.clone(),

@@ -142,12 +142,7 @@ mod tests {
     use crate::supervise::clock;
 
     /// When locks are renewed that are given at `now_ms` by our clock, in whole seconds.
-    fn check_known(
-        lasting: &Lasting,
-        until_ms: u64,
-        now_ms: u64,
-        expected_seconds: RangeInclusive<u64>,
-    ) {
+    fn check_known(lasting: &Lasting, until_ms: u64, now_ms: u64, expected_seconds: RangeInclusive<u64>) {
         let now = clock::now();
         for seed in 0..100 {
             let due = Renewal::new(until_ms, now_ms, now, seed, lasting).due() - now;

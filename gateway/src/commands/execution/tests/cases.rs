@@ -59,7 +59,9 @@ impl Life {
     /// For how long it is to be waited.
     fn waits_ms(&mut self) -> u64 {
         let now = self.now();
-        let Step::Wait { until_ms: Some(until_ms) } = self.step() else { panic!("there is nothing to wait for") };
+        let Step::Wait { until_ms: Some(until_ms) } = self.step() else {
+            panic!("there is nothing to wait for")
+        };
         until_ms - now.unix_ms
     }
 

@@ -89,3 +89,26 @@ async fn only_what_comes_again_counts_as_a_repeat() {
     assert_eq!(bench.settled(1).await, [complete("c-2")]);
     assert_eq!(repeats(), 1);
 }
+
+#[tokio::test]
+async fn a_device_whose_key_is_longer_than_a_sessions_id_is_counted_and_left_alone() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let bench = Bench::start();
+    // One character outside the first plane is two for Service Bus.
+    for long in ["k".repeat(129), "\u{1f4a7}".repeat(64) + "k"] {
+        bench.cloud.send(&long, "never", |_| ());
+        bench.fleet.come(&long);
+    }
+    let longest = "\u{1f4a7}".repeat(64);
+    bench.cloud.send(&longest, "c-1", |_| ());
+    bench.fleet.come(&longest);
+    let sent = bench.sent().await;
+    assert_eq!(*sent.device, longest);
+    sent.end(Fate::Acknowledged);
+    assert_eq!(bench.settled(1).await, [complete("c-1")]);
+    bench.until(|bench| bench.handle.status().entities.iter().any(|entity| entity.links == 1)).await;
+    assert_eq!(bench.cloud.accepts(), 1);
+    assert!(bench.handle.status().entities.iter().all(|entity| entity.waiting + entity.passive == 0));
+    assert_eq!(value(&recorder.handle(), "penstock_commands_keys_too_long_total"), Some(2));
+}
