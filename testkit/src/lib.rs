@@ -4,8 +4,8 @@
 //! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
 //! the difference is stated in the words of [`report::Report`]. [`commands`] does the same for what goes the other
 //! way. [`process`], [`gateway`],
-//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again. [`fuzz`] feeds
-//! decoders random bytes.
+//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again. [`missing`] says what a test could
+//! not look at. [`fuzz`] feeds decoders random bytes.
 //!
 //! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
 //! compile RocksDB or librdkafka.
@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod judge;
 pub mod kafka;
 pub mod ledger;
+pub mod missing;
 pub mod powercut;
 pub mod process;
 pub mod report;

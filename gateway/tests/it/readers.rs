@@ -11,6 +11,7 @@ use penstock_proto::{IDENTITY_HEADER, Identity, PACK_HEADER, base64, packed};
 use serde_json::{Value, json};
 use testkit::cloud::Cloud;
 use testkit::gateway::{Config, Gateway};
+use testkit::missing;
 
 use crate::client::Device;
 use crate::hub;
@@ -244,7 +245,6 @@ fn messages(output: &Output) -> (BTreeMap<String, Vec<String>>, BTreeSet<String>
 }
 
 /// An interpreter that can import `modules`. Without one says so: the test is skipped then.
-#[expect(clippy::print_stdout, reason = "whoever runs the tests must see what was not tested")]
 fn python(modules: &str) -> Option<PathBuf> {
     let named = std::env::var_os(PYTHON).map(PathBuf::from);
     let interpreter = named.unwrap_or_else(|| PathBuf::from("python3"));
@@ -253,7 +253,9 @@ fn python(modules: &str) -> Option<PathBuf> {
     if works.is_ok_and(|status| status.success()) {
         return Some(interpreter);
     }
-    println!("skipped: no Python for `{import}`; set {PYTHON}, or run `cargo xtask test`, which makes one");
+    missing::skip(&format!(
+        "no Python for `{import}`; set {PYTHON}, or run `cargo xtask test`, which makes one"
+    ));
     None
 }
 

@@ -30,6 +30,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::missing;
+
 /// Names an interpreter that has the library; `cargo xtask test` sets it.
 const PYTHON: &str = "PENSTOCK_TEST_PYTHON";
 /// Names the folder with the library in its `node_modules`; `cargo xtask test` sets it.
@@ -113,14 +115,16 @@ impl Library {
     pub const ALL: [Self; 3] = [Self::Python, Self::Asyncio, Self::JavaScript];
 
     /// Those of `wanted` that are installed. Whatever is not is named: its part of a test is skipped then.
+    ///
+    /// # Panics
+    /// Under continuous integration, when one of them is not.
     #[must_use]
-    #[expect(clippy::print_stdout, reason = "whoever runs the tests must see what was not tested")]
     pub fn installed(wanted: &[Self]) -> Vec<Self> {
-        let (here, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(|library| library.works());
-        for library in missing {
-            println!(
-                "skipped: {library:?} has no client of Service Bus; set {PYTHON} and {NODE}, or run `cargo xtask test`, which installs both"
-            );
+        let (here, not_here): (Vec<_>, Vec<_>) = wanted.iter().partition(|library| library.works());
+        for library in not_here {
+            missing::skip(&format!(
+                "{library:?} has no client of Service Bus; set {PYTHON} and {NODE}, or run `cargo xtask test`, which installs both"
+            ));
         }
         here
     }

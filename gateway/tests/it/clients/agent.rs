@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use testkit::missing;
 
 use super::talker::Talker;
 
@@ -36,13 +37,12 @@ impl Library {
     pub(super) const ALL: [Self; 2] = [Self::Paho, Self::MqttJs];
 
     /// Those that are installed. Whatever is not is named: its part of a test is skipped then.
-    #[expect(clippy::print_stdout, reason = "whoever runs the tests must see what was not tested")]
     pub(crate) fn installed() -> Vec<Self> {
-        let (here, missing): (Vec<_>, Vec<_>) = Self::ALL.into_iter().partition(|library| library.works());
-        for library in missing {
-            println!(
-                "skipped: {library:?} is not installed; set {PYTHON} and {NODE}, or run `cargo xtask test`, which installs both"
-            );
+        let (here, not_here): (Vec<_>, Vec<_>) = Self::ALL.into_iter().partition(|library| library.works());
+        for library in not_here {
+            missing::skip(&format!(
+                "{library:?} is not installed; set {PYTHON} and {NODE}, or run `cargo xtask test`, which installs both"
+            ));
         }
         here
     }
