@@ -1,8 +1,10 @@
 //! What the section takes, what it refuses, and what it says about a namespace's limits.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::config::Settings;
+use super::Config;
+use crate::config::{Settings, Shape, Value};
 
 const KEY: &str =
     "Endpoint=sb://contoso.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey=bm90LWEta2V5";
@@ -158,4 +160,90 @@ fn replies_go_where_the_section_says_and_nowhere_without_it() {
     refused("[commands.replies]\nto = \"a\"\ntimeout = \"2min\"", "from 1s to 1min");
     let many = vec!["a"; 65].join(",");
     refused(&format!("[commands.replies]\nto = \"{many}\""), "at most 64 names");
+}
+
+/// Values at the edges of what a key takes, as they stand in the file, and the nearest ones that it does not take. The
+/// longest texts are not among the first: most have a form of their own.
+fn edges(value: &Value) -> (Vec<String>, Vec<String>) {
+    let below = |least: u64| least.checked_sub(1);
+    match value {
+        Value::Count { min, max } => {
+            let outside = below(*min).into_iter().chain([max + 1]);
+            (vec![min.to_string(), max.to_string()], outside.map(|count| count.to_string()).collect())
+        }
+        Value::Bytes { min, max } => {
+            let text = |bytes: u64| format!("\"{bytes}B\"");
+            (vec![text(*min), text(*max)], below(*min).into_iter().chain([max + 1]).map(text).collect())
+        }
+        Value::Time { min, max } => {
+            let text = |time: Duration| format!("\"{}us\"", time.as_micros());
+            let one = Duration::from_micros(1);
+            (vec![text(*min), text(*max)], vec![text(*min - one), text(*max + one)])
+        }
+        Value::Text { chars_max } => {
+            (vec![], vec!["\"\"".to_owned(), format!("\"{}\"", "a".repeat(chars_max + 1))])
+        }
+        Value::Choice(words) => {
+            let quoted = |word: &&str| format!("\"{word}\"");
+            (words.iter().map(quoted).collect(), vec!["\"neither\"".to_owned()])
+        }
+        Value::Flag => (vec!["true".to_owned(), "false".to_owned()], vec!["\"maybe\"".to_owned()]),
+        Value::Path | Value::Address => (vec![], vec![]),
+    }
+}
+
+/// What else has to stand in the file for a key to be taken, by table.
+const COMPANY: [(&str, &str, &str); 5] = [
+    ("", "entity", "\"c-{shard}\""),
+    ("", "shards", "2"),
+    ("connection", "connection_string_file", "\"KEY\""),
+    ("replies", "to", "\"a\""),
+    ("group", "devices", "\"pump-*\""),
+];
+
+/// A file that sets one key of one table.
+fn setting(shape: &Shape, table: &str, key: &str, value: &str) -> Result<Settings, String> {
+    let mut text = String::new();
+    let tables =
+        [("", false)].into_iter().chain(shape.children.iter().map(|child| (child.name, child.repeated)));
+    for (name, repeated) in tables.filter(|(name, _)| ["", "connection", table].contains(name)) {
+        let head = [shape.name, name].join(".");
+        let head = head.trim_end_matches('.');
+        text.push_str(&if repeated { format!("[[{head}]]\n") } else { format!("[{head}]\n") });
+        for (_, other, value) in
+            COMPANY.iter().filter(|(of, other, _)| *of == name && (name, *other) != (table, key))
+        {
+            text.push_str(&format!("{other} = {value}\n"));
+        }
+        if name == table {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    load(folder.path(), &text)
+}
+
+#[test]
+fn every_key_takes_what_is_within_its_bounds_and_nothing_else() {
+    let shape = &Config::SHAPE;
+    let tables =
+        [("", shape.keys)].into_iter().chain(shape.children.iter().map(|child| (child.name, child.keys)));
+    let mut checked = 0;
+    for (table, key) in tables.flat_map(|(table, keys)| keys.iter().map(move |key| (table, key))) {
+        let path = ["commands", table, key.name].join(".").replace("..", ".");
+        let path = if table == "group" { path.replace("group", "group[0]") } else { path };
+        let (inside, outside) = edges(&key.value);
+        for value in inside {
+            let set = setting(shape, table, key.name, &value);
+            assert!(set.is_ok(), "{path} = {value}: {}", set.err().unwrap_or_default());
+            checked += 1;
+        }
+        for value in outside {
+            let error = setting(shape, table, key.name, &value).err();
+            let error = error.unwrap_or_else(|| panic!("{path} = {value} was taken"));
+            assert!(error.contains(&path) && error.contains(&key.value.range()), "{path} = {value}: {error}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 80, "{checked}");
 }
