@@ -29,6 +29,16 @@ impl<'e> Case<'e> {
         Self { sent, receipts: Vec::new(), settlements: Vec::new(), events: Vec::new() }
     }
 
+    /// Whether the gateway that made this delivery was told by Service Bus that an earlier one had failed. It had the
+    /// message from Service Bus shortly before.
+    pub(super) fn had_failed(&self, receipt: &Receipt, grace_ms: u64) -> bool {
+        let handed = self.settlements.iter().rev().filter(|entry| entry.event == Event::Delivered);
+        let mut handed = handed.skip_while(|entry| entry.at_ms > receipt.received_ms);
+        let recent = |entry: &&&Entry| entry.at_ms.saturating_add(grace_ms) >= receipt.received_ms;
+        handed.next().is_some_and(|entry| entry.delivery_count > 0)
+            && handed.take_while(recent).all(|entry| entry.delivery_count > 0)
+    }
+
     pub(super) fn examine(&self, findings: &mut Findings) {
         let id = self.sent.id.as_str();
         findings.counts.received += u64::from(!self.receipts.is_empty());

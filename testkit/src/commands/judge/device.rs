@@ -20,7 +20,9 @@ pub(super) fn examine<'e>(
         let before = seen.entry(*number).or_default();
         if !before.is_empty() {
             findings.counts.again += 1;
-            repeat(account, before, receipt, findings);
+            let grace_ms = findings.conditions.grace_ms;
+            let failed = cases.get(id.as_str()).is_some_and(|case| case.had_failed(receipt, grace_ms));
+            repeat(account, before, receipt, failed, findings);
         }
         before.push(receipt);
         if *number < highest {
@@ -37,8 +39,8 @@ pub(super) fn examine<'e>(
     }
 }
 
-/// A command that came before comes again.
-fn repeat(account: &Account, before: &[&Receipt], again: &Receipt, findings: &mut Findings) {
+/// A command that came before comes again; `failed` if Service Bus said that a delivery of it had failed.
+fn repeat(account: &Account, before: &[&Receipt], again: &Receipt, failed: bool, findings: &mut Findings) {
     let target =
         |receipt: &Receipt| account.connections.get(receipt.connection).map(|connection| connection.target);
     let (here, elsewhere): (Vec<&Receipt>, Vec<&Receipt>) =
@@ -57,9 +59,10 @@ fn repeat(account: &Account, before: &[&Receipt], again: &Receipt, findings: &mu
     } else if known(&elsewhere).is_some() {
         findings.counts.elsewhere += 1;
     }
-    if !here.is_empty() && again.redelivered == Some(false) {
+    if (failed || !here.is_empty()) && again.redelivered == Some(false) {
         findings.counts.unmarked += 1;
-        findings.example("unmarked", &again.id, "came again from the same gateway without a mark");
+        let whose = if here.is_empty() { "another" } else { "the same" };
+        findings.example("unmarked", &again.id, &format!("came again from {whose} gateway without a mark"));
     }
 }
 

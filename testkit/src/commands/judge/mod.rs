@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | stuck | no final status, or not settled | never |
 //! | repeated | delivered again although its device had acknowledged it and the gateway could know | never |
-//! | unmarked | delivered again by the same gateway without saying so, where MQTT can say it | never |
+//! | unmarked | delivered again without saying so, where MQTT can say it: by the same gateway, or by any that Service Bus told of a failed delivery | never |
 //! | out of order | a device got a command after a later one, or they were settled in another order | never |
 //! | early | settled before the device acknowledged it, or before it answered where it was to answer | never |
 //! | burnt | a delivery counts as failed that nobody gave back and whose lock did not run out | never |

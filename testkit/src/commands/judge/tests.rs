@@ -194,6 +194,36 @@ fn a_repeat_without_its_mark_is_unmarked() {
     check(|run| again(run, Reply::None, 112, Some(false), 0), |counts| counts.unmarked);
 }
 
+/// Another gateway gets the first command from Service Bus at 114, as a delivery before which so many have failed.
+fn handed_on(run: &mut Run, mark: bool, failed: u32) {
+    again(run, Reply::None, 112, Some(mark), 1);
+    let entry = |at_ms, event, delivery_count| Entry { delivery_count, ..settled(1, at_ms, event, None) };
+    let ended = if failed > 0 { Event::LockExpired } else { Event::Returned };
+    run.settlements[0].delivery_count = failed;
+    run.settlements.splice(
+        0..0,
+        [entry(90, Event::Delivered, 0), entry(113, ended, failed), entry(114, Event::Delivered, failed)],
+    );
+}
+
+#[test]
+fn another_gateway_marks_what_service_bus_says_has_failed_before() {
+    let condition = Conditions { grace_ms: 5 };
+    for (mark, failed, unmarked) in [(false, 1, 1), (true, 1, 0), (false, 0, 0), (true, 0, 0)] {
+        let mut run = clean();
+        handed_on(&mut run, mark, failed);
+        let accounts = HashMap::from([(DEVICE.to_owned(), run.account.clone())]);
+        let Run { sent, settlements, events, .. } = &run;
+        let verdict = judge(Evidence { sent, accounts: &accounts, settlements, events }, condition);
+        assert_eq!(verdict.counts.unmarked, unmarked, "{mark} {failed}: {verdict:?}");
+        assert_eq!(verdict.pass(), unmarked == 0, "{verdict:?}");
+    }
+    // It may have the message from the delivery before, and be told of the failure while that is on its way.
+    let mut run = clean();
+    handed_on(&mut run, false, 1);
+    assert!(judged(&run).pass(), "{:?}", judged(&run));
+}
+
 #[test]
 fn a_mark_is_asked_of_the_same_gateway_and_of_mqtt_5_only() {
     for (mark, target) in [(Some(false), 1), (None, 0)] {
