@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use crate::commands::message::Disposition;
 
-/// What became of a command, for good; or, as [`Self::on_its_way`], so far.
+/// What became of a command, for good; or, as [`Self::delivered`] where an answer is due, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Outcome {
     pub(crate) status: Status,
