@@ -1,7 +1,7 @@
 //! A gateway under test: its configuration file, its start, its death and its return.
 //!
-//! Ports are 0 in the first configuration; the ready line names those that were bound. A restart
-//! writes them into the file, so that devices find the gateway where it was.
+//! Where nothing else is asked for, ports are ones that nothing else takes while the gateway is away
+//! ([`crate::ports`]): a restart asks for them again, so that devices find the gateway where it was.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::ports;
 use crate::process::{self, Process, ProcessError};
 
 /// Longest time a gateway may take to start; recovery of an outbox included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time a polite stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// An address with a port that the system chooses.
+/// An address without a port yet.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// What a gateway is to be. All listeners bind 127.0.0.1.
@@ -130,7 +131,7 @@ impl Config {
         self
     }
 
-    /// The ports of the MQTT listeners: plain, TLS, WebSocket. 0, as without this, takes a free one.
+    /// The ports of the MQTT listeners: plain, TLS, WebSocket. For 0, as without this, a free one is taken.
     #[must_use]
     pub fn ports(mut self, plain: u16, tls: u16, websocket: u16) -> Self {
         let address = |port| format!("127.0.0.1:{port}");
@@ -256,6 +257,17 @@ impl Config {
         file
     }
 
+    /// Gives a free port to every listener that has none yet. With none left it is the system that chooses.
+    fn choose_ports(&mut self) {
+        let Addresses { plain, tls, websocket, health, admin } = &mut self.addresses;
+        let wanted = [plain, tls, websocket, health, admin];
+        for address in wanted.into_iter().filter(|address| *address == ANY_PORT) {
+            if let Some([free]) = ports::free() {
+                *address = free.to_string();
+            }
+        }
+    }
+
     /// Keeps the ports of a gateway that said where it listens.
     fn keep(&mut self, ready: &Ready) {
         let mut bound = ready.mqtt.iter().map(|listener| &listener.address);
@@ -294,6 +306,7 @@ impl Gateway {
     }
 
     fn start_program(program: &Path, directory: &Path, mut config: Config) -> Result<Self, ProcessError> {
+        config.choose_ports();
         let (process, ready) = launch(program, directory, &config)?;
         config.keep(&ready);
         Ok(Self { config, directory: directory.to_owned(), program: program.to_owned(), process, ready })
@@ -479,25 +492,30 @@ mod tests {
         );
     }
 
-    /// A program that says ready like the gateway does, with port 7 for every 0 in the file.
+    /// A program that says ready like the gateway does, on the address of the first listener in the file.
     const STAND_IN: &str = r#"#!/bin/sh
-port=7; grep -q ':0"' "$3" || port=8
-echo '{"ready":true,"mqtt":[{"address":"127.0.0.1:'$port'","tls":false}],"health":"127.0.0.1:9","admin":null}'
+address=$(sed -n '/^\[\[mqtt.listener\]\]/{n;s/^address = "\(.*\)"/\1/p;q}' "$3")
+echo '{"ready":true,"mqtt":[{"address":"'$address'","tls":false}],"health":"127.0.0.1:9","admin":null}'
 exec sleep 60
 "#;
 
     #[test]
-    fn a_restart_asks_for_the_same_ports() {
+    fn a_restart_asks_for_the_same_ports_which_nothing_else_is_given_meanwhile() {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("stand-in");
         fs::write(&program, STAND_IN).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let mut gateway = Gateway::start_program(&program, directory.path(), Config::default()).unwrap();
-        assert_eq!(gateway.mqtt(), "127.0.0.1:7");
+        let first = gateway.mqtt().to_owned();
+        let port: u16 = first.strip_prefix("127.0.0.1:").and_then(|port| port.parse().ok()).unwrap();
+        assert!((ports::RANGE.0..ports::RANGE.1).contains(&port), "{first}");
         gateway.kill().unwrap();
         gateway.restart().unwrap();
         let file = fs::read_to_string(directory.path().join("penstock.toml")).unwrap();
-        assert!(file.contains("address = \"127.0.0.1:7\"") && file.contains("\"127.0.0.1:9\""), "{file}");
-        assert_eq!(gateway.mqtt(), "127.0.0.1:7");
+        assert!(
+            file.contains(&format!("address = \"{first}\"")) && file.contains("\"127.0.0.1:9\""),
+            "{file}"
+        );
+        assert_eq!((gateway.mqtt(), gateway.ready().mqtt[0].address.as_str()), (&*first, &*first));
     }
 }

@@ -4,7 +4,8 @@
 //! sent and what was acknowledged to them, a [`judge::Judge`] reads what arrived in the cloud, and
 //! the difference is stated in the words of [`report::Report`]. [`commands`] does the same for what goes the other
 //! way. [`process`], [`gateway`],
-//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again. [`missing`] says what a test could
+//! [`cloud`] and [`kafka`] start the programs under test, talk to them and stop them again, on [`ports`] that they find
+//! free when they return. [`missing`] says what a test could
 //! not look at. [`fuzz`] feeds decoders random bytes.
 //!
 //! Everything here is blocking and pure Rust, so that a tool which only starts processes does not
@@ -20,6 +21,7 @@ pub mod judge;
 pub mod kafka;
 pub mod ledger;
 pub mod missing;
+pub mod ports;
 pub mod powercut;
 pub mod process;
 pub mod report;

@@ -10,15 +10,15 @@ mod wire;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
 pub use artifacts::{VERSION, class_path, missing};
 
+use crate::ports;
 use crate::process::{self, Process, ProcessError};
 
 /// Longest time for a start, the recovery of its logs included.
@@ -29,9 +29,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_millis(50);
 /// Largest record batch, as in Event Hubs.
 const MESSAGE_BYTES_MAX: u32 = 1_046_528;
-/// Ports below the range from which systems take those of outgoing connections: one of these could sit on the
-/// port of a broker that was killed.
-const PORTS: (u16, u16) = (20_000, 32_000);
 /// Opens a key store that exists for one test and holds nothing worth a secret.
 const STORE_PASSWORD: &str = "for-one-test";
 /// What clients of the listener with TLS show; only this broker knows it.
@@ -62,7 +59,7 @@ pub enum KafkaError {
         source: io::Error,
     },
     /// No port is free.
-    #[error("no free port from {} to {}", PORTS.0, PORTS.1)]
+    #[error("no free port from {} to {}", ports::RANGE.0, ports::RANGE.1)]
     Ports,
     /// The process could not be started, stopped or observed, or ended by itself.
     #[error(transparent)]
@@ -116,7 +113,7 @@ impl Kafka {
         let class_path = class_path()?;
         let folder = folder.join("kafka");
         fs::create_dir_all(&folder).map_err(|source| KafkaError::File { path: folder.clone(), source })?;
-        let [plain, controller, secured] = free_ports()?;
+        let [plain, controller, secured] = ports::free().ok_or(KafkaError::Ports)?;
         let secured = Secured {
             address: secured.to_string(),
             connection_string_file: folder.join("connection-string"),
@@ -280,28 +277,6 @@ fn make_certificate(folder: &Path, ca_file: &Path) -> Result<(), KafkaError> {
     write(ca_file, &keytool(&["-exportcert", "-rfc"])?)
 }
 
-/// Three ports that nobody listens on at this moment.
-fn free_ports() -> Result<[SocketAddr; 3], KafkaError> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let (low, high) = PORTS;
-    let span = high - low;
-    // Tests run beside each other, as threads and as processes: each begins to look somewhere else.
-    let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(span)).unwrap_or(0);
-    // All are held until three are found, so that they differ.
-    let mut held = Vec::new();
-    for _ in 0..span {
-        let place = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, low + place));
-        if let Ok(listener) = TcpListener::bind(address) {
-            held.push((address, listener));
-        }
-        if let [(first, _), (second, _), (third, _)] = &held[..] {
-            return Ok([*first, *second, *third]);
-        }
-    }
-    Err(KafkaError::Ports)
-}
-
 /// The broker's configuration. What is not a test's business keeps Kafka's defaults.
 fn properties(folder: &Path, plain: SocketAddr, controller: SocketAddr, secured: &str) -> String {
     let folder = folder.display();
@@ -335,14 +310,9 @@ fn properties(folder: &Path, plain: SocketAddr, controller: SocketAddr, secured:
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
 
-    #[test]
-    fn ports_differ_and_lie_below_those_of_outgoing_connections() {
-        let ports = free_ports().unwrap().map(|address| address.port());
-        assert!(ports.iter().all(|port| (PORTS.0..PORTS.1).contains(port)), "{ports:?}");
-        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2], "{ports:?}");
-    }
+    use super::*;
 
     #[test]
     fn the_user_is_named_as_event_hubs_names_it() {
