@@ -30,10 +30,15 @@ fn moment(value: &Value, enqueued_ms: u64) -> Option<u64> {
     }
 }
 
-/// RFC 3339 text, with `Z` or another offset, as Unix milliseconds; what is below a millisecond is dropped.
+/// The year 10000 begins, in Unix milliseconds: RFC 3339 writes years with four digits.
+const WRITABLE_BEFORE_MS: u64 = 253_402_300_800_000;
+
+/// RFC 3339 text, with `Z` or another offset, as Unix milliseconds; what is below a millisecond is dropped. A moment that
+/// lies before 1970 or behind 9999 in UTC is none.
 pub(crate) fn parse(text: &str) -> Option<u64> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok().filter(|_| moment.unix_timestamp() >= 0)
+    let unix_ms = u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok()?;
+    (moment.unix_timestamp() >= 0 && unix_ms < WRITABLE_BEFORE_MS).then_some(unix_ms)
 }
 
 #[cfg(test)]
@@ -56,6 +61,14 @@ mod tests {
         check(Value::Integer(SECONDS_MAX), Some(ENQUEUED_MS + 31_622_400_000));
         check(Value::Time(1_790_000_000_007), Some(1_790_000_000_007));
         check(text("2020-01-01T00:00:00Z"), Some(1_577_836_800_000));
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        assert_eq!(parse("9999-12-31T23:59:59.999Z"), Some(WRITABLE_BEFORE_MS - 1));
+        // In UTC it is the first day of the year 10000.
+        assert_eq!(parse("9999-12-31T23:59:59.0-23:59"), None);
+        assert_eq!(parse("1970-01-01T00:00:00+00:01"), None);
     }
 
     #[test]
