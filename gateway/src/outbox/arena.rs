@@ -294,13 +294,13 @@ impl Queue {
         ticket
     }
 
-    /// Takes in the outputs of the consumer in `slot` at `place`, and the progress that goes with
-    /// them.
+    /// Takes in the outputs and changes of state of the consumer in `slot` at `place`, and the progress
+    /// that goes with them.
     pub(super) fn submit_bound(
         &self,
         (place, slot): (usize, &Slot),
         progress: Progress,
-        outputs: &Encoded,
+        (outputs, changes): (&Encoded, &StateOps),
         done: &Arc<Completion>,
     ) -> Result<Ticket, Refused> {
         let mut front = self.front.lock();
@@ -313,7 +313,7 @@ impl Queue {
         }
         // Before the committer can see it, which writes no progress of this slot but this one.
         slot.bind();
-        let ticket = self.append(&mut front, outputs, &StateOps::default(), done);
+        let ticket = self.append(&mut front, outputs, changes, done);
         front.arena.bound.push(Bound { place, progress, done: Arc::clone(done), ticket });
         front.arena.waiting.commits += 1;
         Ok(ticket)

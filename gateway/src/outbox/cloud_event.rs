@@ -27,6 +27,8 @@ pub(crate) struct CloudEvent<'a, T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ruleid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     correlationid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
@@ -48,6 +50,8 @@ pub(crate) struct Attributes<'a> {
     /// The device key.
     pub(crate) device: Option<&'a str>,
     pub(crate) tenant: Option<&'a str>,
+    /// The rule that found it.
+    pub(crate) rule: Option<&'a str>,
     /// The request that it answers.
     pub(crate) correlation: Option<&'a str>,
     pub(crate) traceparent: Option<&'a str>,
@@ -76,6 +80,7 @@ impl<'a, T: Serialize> CloudEvent<'a, T> {
             gatewayid: gateway,
             deviceid: None,
             tenant: None,
+            ruleid: None,
             correlationid: None,
             traceparent: None,
             tracestate: None,
@@ -88,12 +93,13 @@ impl<'a, T: Serialize> CloudEvent<'a, T> {
 
     /// The event with these attributes too.
     pub(crate) fn with(self, attributes: Attributes<'a>) -> Self {
-        let Attributes { subject, device, tenant, correlation, traceparent, tracestate, sequence } =
+        let Attributes { subject, device, tenant, rule, correlation, traceparent, tracestate, sequence } =
             attributes;
         Self {
             subject: subject.filter(|text| is_attribute(text)),
             deviceid: device.filter(|text| is_attribute(text)),
             tenant: tenant.filter(|text| is_attribute(text)),
+            ruleid: rule.filter(|text| is_attribute(text)),
             correlationid: correlation.filter(|text| is_attribute(text)),
             traceparent: traceparent.filter(|text| is_attribute(text)),
             tracestate: tracestate.filter(|text| is_attribute(text)),
@@ -102,7 +108,12 @@ impl<'a, T: Serialize> CloudEvent<'a, T> {
         }
     }
 
-    /// Its JSON.
+    /// The event as if it came from somewhere else.
+    pub(crate) fn with_source(self, source: &str) -> Self {
+        Self { source: source.to_owned(), ..self }
+    }
+
+    /// Its JSON. `data` stands last.
     pub(crate) fn json(&self) -> Vec<u8> {
         // Text and numbers in maps with text keys always become JSON.
         serde_json::to_vec(self).unwrap_or_default()

@@ -77,4 +77,8 @@ pub use recovery::ConsumerId;
 pub use segment::{Segment, SegmentError};
 pub use service::{Appender, Handle, LaneStatus, Permit, Service, Status};
 pub use state::{StateOps, StateReader, StateSize, Urgency, VisitState};
+#[cfg(test)]
+pub(crate) use tests::memory::{Fault, Memory};
+#[cfg(test)]
+pub(crate) use tests::open_in_memory;
 pub(crate) use wire::{Input, put_sized};

@@ -13,6 +13,7 @@ use super::keys::{Head, Progress};
 use super::record::Encoded;
 use super::segment::{Header, Segment};
 use super::shared::{DropAnswer, Shared, Slot, Standing};
+use super::state::StateOps;
 use super::trail::{Extent, Trail};
 use crate::supervise::clock;
 
@@ -161,8 +162,24 @@ impl Consumer {
         outputs: &Encoded,
         done: &Arc<Completion>,
     ) -> Result<Ticket, Refused> {
+        self.commit_all(low, state, (outputs, &StateOps::default()), done)
+    }
+
+    /// As [`Self::commit_with`], with changes of state in the same batch. The caller bounds that
+    /// state; its changes pass a full quota and count to the queue's bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit_with`].
+    pub fn commit_all(
+        &mut self,
+        low: Seq,
+        state: Vec<u8>,
+        (outputs, changes): (&Encoded, &StateOps),
+        done: &Arc<Completion>,
+    ) -> Result<Ticket, Refused> {
         self.catch_up();
-        let bytes = outputs.bytes();
+        let bytes = outputs.bytes() + changes.bytes();
         if self.slot().is_some_and(Slot::is_broken) {
             return Err(Refused::Poisoned);
         }
@@ -170,12 +187,13 @@ impl Consumer {
             self.shared.metrics.refused(reason);
             return Err(reason);
         }
+        self.shared.gate.settle(0, changes.bytes());
         let before = self.progress.clone();
         self.advance(low, state);
         let slot = self.shared.slots.get(self.place).ok_or(Refused::Closed);
         let submitted = slot.and_then(|slot| {
             let progress = self.progress.clone();
-            self.shared.queue.submit_bound((self.place, slot), progress, outputs, done)
+            self.shared.queue.submit_bound((self.place, slot), progress, (outputs, changes), done)
         });
         if submitted.is_err() {
             self.progress = before;

@@ -207,12 +207,15 @@ impl Encoded {
         &self.lanes
     }
 
+    /// The entries of a lane in order, as they will be read, numbered from 1.
+    pub(crate) fn entries(&self, lane: Lane) -> Records<'_> {
+        Records::new(&lane.pick(&self.lanes).bytes, Seq(1))
+    }
+
     /// Device and payload of every entry of a lane.
     #[cfg(test)]
     pub(crate) fn payloads(&self, lane: Lane) -> Vec<(String, Vec<u8>)> {
-        let records = lane.pick(&self.lanes);
-        let records = Records::new(&records.bytes, Seq(1));
-        records.map(|(_, record)| (record.device.to_owned(), record.payload.to_vec())).collect()
+        self.entries(lane).map(|(_, record)| (record.device.to_owned(), record.payload.to_vec())).collect()
     }
 
     /// A thread keeps at most this much per lane between submissions.

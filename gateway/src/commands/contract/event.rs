@@ -105,6 +105,7 @@ impl StatusEvent<'_> {
             tracestate: about.tracestate.as_deref(),
             // All digits, so that the order of the text is that of the commands.
             sequence: Some(format!("{:020}.{step}", identity.sequence.max(0))),
+            ..Attributes::default()
         };
         CloudEvent::new(&voice.gateway, (id, kind), status.severity(), now_ms, self.data()).with(attributes)
     }

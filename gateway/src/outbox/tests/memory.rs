@@ -19,7 +19,7 @@ use crate::supervise::clock;
 
 /// What happens to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It fails and is not there afterwards.
     Lost,
     /// It fails and is there afterwards all the same.
@@ -30,7 +30,7 @@ pub(super) enum Fault {
 
 /// An engine whose stores live in memory, also while none is open.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory(Arc<(Mutex<State>, Condvar)>);
+pub(crate) struct Memory(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -77,7 +77,7 @@ struct Content {
 
 impl Memory {
     /// The next writes meet these faults, in turn.
-    pub(super) fn fail_writes(&self, faults: &[Fault]) {
+    pub(crate) fn fail_writes(&self, faults: &[Fault]) {
         self.0.0.lock().write_faults.extend(faults);
     }
 
@@ -92,12 +92,12 @@ impl Memory {
     }
 
     /// Nothing works any more, as if the process had been killed.
-    pub(super) fn die(&self) {
+    pub(crate) fn die(&self) {
         self.0.0.lock().dead = true;
     }
 
     /// Works again: after a power cut with what was durable, otherwise with everything.
-    pub(super) fn revive_after_power_cut_if(&self, power_cut: bool) {
+    pub(crate) fn revive_after_power_cut_if(&self, power_cut: bool) {
         let mut state = self.0.0.lock();
         state.dead = false;
         state.write_faults.clear();

@@ -5,7 +5,7 @@ mod consuming;
 mod cursors;
 mod dropping;
 mod housekeeping;
-mod memory;
+pub(crate) mod memory;
 mod model;
 mod offline;
 mod opening;
@@ -55,6 +55,13 @@ fn consumers() -> Vec<ConsumerId> {
 
 fn open_with(engine: Box<dyn Engine>, config: Config) -> Result<Handle, OpenError> {
     Service::open_with(engine, config, &consumers(), &Supervisor::new()).map(|(_, handle)| handle)
+}
+
+/// Opens an outbox on `memory` for the tests of other stages.
+pub(crate) fn open_in_memory(memory: &Memory, directory: &Path, consumers: &[ConsumerId]) -> Handle {
+    let opened =
+        Service::open_with(Box::new(memory.clone()), config(directory), consumers, &Supervisor::new());
+    opened.expect("nothing is missing").1
 }
 
 fn open_rocks(directory: &Path) -> Result<Handle, OpenError> {

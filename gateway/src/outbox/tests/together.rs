@@ -239,3 +239,36 @@ impl Running {
         append(&self.outbox, &Arc::default(), Lane::Alerts, &["a group"]).unwrap();
     }
 }
+
+#[test]
+fn changes_of_state_are_there_exactly_where_the_progress_is() {
+    for (fault, kept) in [(Fault::Lost, false), (Fault::Kept, true)] {
+        let (running, mut consumer) = with_telemetry(&["a", "b"]);
+        let (outputs, change) = (encoded(Lane::Alerts, &["x"]), changes(&[("k", Some("1"))]));
+        running.memory.fail_writes(&[fault]);
+        let ticket = consumer.commit_all(Seq(3), vec![1], (&outputs, &change), &running.done).unwrap();
+        let told = wait_durable(&running.done, ticket);
+        assert_eq!(told.is_ok(), kept);
+        wait_open(&running, 2);
+        let (there, progress) = (state_of(&running.outbox, "k"), stored(&running, Lane::Telemetry));
+        let expected = kept.then(|| ("k".to_owned(), "1".to_owned()));
+        assert_eq!((there, progress == Some((3, vec![1]))), (expected.into_iter().collect(), kept));
+        assert_eq!(running.outbox.status().queue_bytes, 0, "and the queue is counted out");
+        running.close();
+    }
+}
+
+#[test]
+fn changes_of_state_alone_go_with_the_progress_and_pass_a_full_quota() {
+    let (running, mut consumer) = with_telemetry(&["a", "b"]);
+    let change = changes(&[("k", Some("1"))]);
+    let ticket = consumer.commit_all(Seq(2), vec![1], (&Encoded::default(), &change), &running.done).unwrap();
+    wait_durable(&running.done, ticket).unwrap();
+    drop(consumer);
+    running.memory.die();
+    close(&running.outbox);
+    running.memory.revive_after_power_cut_if(true);
+    let running = Running::again(Arc::clone(&running.directory), running.memory.clone(), |_| {}).unwrap();
+    assert_eq!(state_of(&running.outbox, "k"), [("k".to_owned(), "1".to_owned())]);
+    assert_eq!(running.consumer(Lane::Telemetry).progress(), (Seq(2), [1].as_slice()));
+}
