@@ -1,9 +1,10 @@
-//! The Kafka and AMQP decoders on bytes of any kind, in tests and under cargo-fuzz only. A decoder passes if it returns
-//! and what it found lies inside the bytes.
+//! The Kafka and AMQP decoders and the one of events on bytes of any kind, in tests and under cargo-fuzz only. A decoder
+//! passes if it returns and what it found lies inside the bytes.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::amqp::{FrameKind, Performative, Reader, Sasl, Sections, Value, next_frame};
+use crate::eventgrid::judge_event;
 use crate::protocol::{
     ApiKey, RequestHeader, batch, fetch, init_producer_id, list_offsets, metadata, produce, sasl,
 };
@@ -27,7 +28,16 @@ const DECODERS: &[Decoder] = &[
     ("kafka_batch", record_batch, 1),
     ("amqp_frame", amqp_frames, 2),
     ("amqp_message", amqp_message, 2),
+    ("cloud_event", cloud_event, 1),
 ];
+
+/// An event as a publisher sends it. What is good is good again when it is written anew.
+fn cloud_event(bytes: &[u8]) {
+    if let Ok(event) = judge_event(bytes) {
+        let again = event.into_value().to_string();
+        assert!(judge_event(again.as_bytes()).is_ok(), "{again}");
+    }
+}
 
 /// What a client sends over AMQP. What was decoded is encoded to what decodes to the same.
 fn amqp_frames(bytes: &[u8]) {
@@ -216,6 +226,10 @@ mod tests {
         digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
     }
 
+    const EVENT: &[u8] =
+        br#"{"specversion":"1.0","id":"1","source":"/gw","type":"t","time":"2026-11-20T21:00:00.1Z",
+        "dataschema":"urn:a:b","datacontenttype":"a/b; c=d","severity":13,"data":{"a":[1,null,"x"]}}"#;
+
     /// Frames of Microsoft's Python client.
     fn amqp_traces() -> Vec<Vec<u8>> {
         crate::amqp::traces::FRAMES.iter().map(|frame| hex(frame)).collect()
@@ -227,6 +241,7 @@ mod tests {
             let seeds = match name {
                 "kafka_batch" => vec![batch()],
                 "amqp_frame" => amqp_traces(),
+                "cloud_event" => vec![EVENT.to_vec()],
                 "amqp_message" => vec![hex(crate::amqp::traces::MESSAGE)],
                 _ => requests(),
             };

@@ -1,5 +1,6 @@
 //! A stand-in for Azure Event Hubs: a small Kafka broker with Event Hubs' limits, in one process; and, if asked
-//! for, one for Azure Service Bus beside it, see [`servicebus`].
+//! for, one for Azure Service Bus and one for Azure Event Grid beside it, see
+//! [`servicebus`] and [`eventgrid`].
 //!
 //! It is a test double. It keeps what it acknowledged, judges idempotent producers, and fails on order; it
 //! has no replication, no retention, no consumer groups and no transactions. What it simulates and what it
@@ -15,6 +16,7 @@ mod amqp;
 mod broker;
 mod control;
 mod error;
+pub mod eventgrid;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod protocol;
@@ -35,6 +37,7 @@ use crate::broker::{Broker, Limits};
 pub use crate::broker::{Quota, TopicSpec};
 use crate::control::Control;
 pub use crate::error::{Error, TopicError};
+use crate::eventgrid::EventGrid;
 use crate::server::{Identity, Listener, Security};
 use crate::servicebus::{Addresses, Service, ServiceBus};
 use crate::tokens::{Endpoints, Tokens};
@@ -84,6 +87,8 @@ pub struct Config {
     pub gzip: bool,
     /// The Service Bus side; there is none without this.
     pub service_bus: Option<ServiceBus>,
+    /// The Event Grid side; there is none without this.
+    pub event_grid: Option<EventGrid>,
 }
 
 /// Everything but the key.
@@ -97,6 +102,7 @@ impl std::fmt::Debug for Config {
             .field("data", &self.data)
             .field("topics", &self.topics)
             .field("service_bus", &self.service_bus)
+            .field("event_grid", &self.event_grid)
             .finish_non_exhaustive()
     }
 }
@@ -122,6 +128,7 @@ impl Config {
             policy_violation: POLICY_VIOLATION_DEFAULT,
             gzip: true,
             service_bus: None,
+            event_grid: None,
         }
     }
 
@@ -155,10 +162,19 @@ impl Config {
         self
     }
 
+    /// Adds an Event Grid side.
+    #[must_use]
+    pub fn with_event_grid(mut self, event_grid: EventGrid) -> Self {
+        self.event_grid = Some(event_grid);
+        self
+    }
+
     /// Where the first listener with TLS binds, if there is any.
     fn first_tls(&self) -> Option<SocketAddr> {
         let service_bus = self.service_bus.as_ref();
-        self.kafka_tls.or_else(|| service_bus?.tls).or_else(|| service_bus?.websocket)
+        let event_grid = self.event_grid.as_ref();
+        let amqp = || service_bus?.tls.or(service_bus?.websocket);
+        self.kafka_tls.or_else(amqp).or_else(|| event_grid?.tls)
     }
 }
 
@@ -175,6 +191,8 @@ pub struct Running {
     pub tokens: Option<SocketAddr>,
     /// The Service Bus side.
     pub service_bus: Option<Addresses>,
+    /// The Event Grid side.
+    pub event_grid: Option<eventgrid::Addresses>,
     /// The certificate that clients of the TLS listeners have to trust.
     pub ca_pem: Option<String>,
     /// The file it was written to.
@@ -244,9 +262,16 @@ pub async fn start(config: Config) -> Result<Running, Error> {
         }
     };
     let buses = service_bus.as_ref().map(Service::broker);
-    let control = Control::bind(config.control, broker, tokens, buses).await?;
+    let event_grid = match &config.event_grid {
+        None => None,
+        Some(settings) => {
+            Some(eventgrid::Service::bind(settings, &config.data, acceptor.as_ref(), tokens.clone()).await?)
+        }
+    };
+    let grid = event_grid.as_ref().map(eventgrid::Service::shared);
+    let control = Control::bind(config.control, broker, tokens, buses, grid).await?;
     let ca = ca.map(|(identity, path)| (identity.ca_pem, path));
-    Ok(run(Parts { plain, tls, control, endpoints, service_bus, ca }))
+    Ok(run(Parts { plain, tls, control, endpoints, service_bus, event_grid, ca }))
 }
 
 /// Makes the identity of the listeners with TLS, if there are any, and writes its authority down.
@@ -265,16 +290,18 @@ struct Parts {
     control: Control,
     endpoints: Option<Endpoints>,
     service_bus: Option<Service>,
+    event_grid: Option<eventgrid::Service>,
     ca: Option<(String, PathBuf)>,
 }
 
 fn run(parts: Parts) -> Running {
-    let Parts { plain, tls, control, endpoints, service_bus, ca } = parts;
+    let Parts { plain, tls, control, endpoints, service_bus, event_grid, ca } = parts;
     let (ca_pem, ca_file) = ca.unzip();
     let (kafka, control_address) = (plain.address(), control.address());
     let kafka_tls = tls.as_ref().map(Listener::address);
     let token_address = endpoints.as_ref().map(Endpoints::address);
     let service_bus_addresses = service_bus.as_ref().map(Service::addresses);
+    let event_grid_addresses = event_grid.as_ref().map(eventgrid::Service::addresses);
     let stop = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(plain.run(stop.subscribe()));
@@ -288,12 +315,16 @@ fn run(parts: Parts) -> Running {
     if let Some(service_bus) = service_bus {
         service_bus.spawn(&mut tasks, &stop);
     }
+    if let Some(event_grid) = event_grid {
+        event_grid.spawn(&mut tasks, &stop);
+    }
     Running {
         kafka,
         kafka_tls,
         control: control_address,
         tokens: token_address,
         service_bus: service_bus_addresses,
+        event_grid: event_grid_addresses,
         ca_pem,
         ca_file,
         stop,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use cloud_sim::eventgrid::{EventGrid, Kind};
 use cloud_sim::servicebus::{Entities, ServiceBus};
 use cloud_sim::{
     BATCH_BYTES_MAX_DEFAULT, CONNECTIONS_MAX_DEFAULT, Config, IDLE_DEFAULT, OAuth, POLICY_VIOLATION_DEFAULT,
@@ -16,7 +17,8 @@ use cloud_sim::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A local stand-in for Azure Event Hubs and Azure Service Bus, for tests and demonstrations. It is a test double.
+/// A local stand-in for Azure Event Hubs, Azure Service Bus and Azure Event Grid, for tests and demonstrations. It is
+/// a test double.
 #[derive(Debug, Parser)]
 #[command(name = "cloud-sim", version)]
 struct Arguments {
@@ -31,6 +33,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("takes_tokens").args(["kafka_tls", "servicebus", "eventgrid"]).multiple(true)))]
 struct Run {
     /// Address of the Kafka listener without TLS; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -54,6 +57,8 @@ struct Run {
     oauth: OAuthOptions,
     #[command(flatten)]
     service_bus: ServiceBusOptions,
+    #[command(flatten)]
+    event_grid: EventGridOptions,
     /// Ask clients of the listener without TLS for the key too.
     #[arg(long, requires = "sasl_key_file")]
     plain_requires_sasl: bool,
@@ -95,8 +100,9 @@ enum Gzip {
 /// Tokens of Microsoft Entra.
 #[derive(Debug, Args)]
 struct OAuthOptions {
-    /// Let clients of the TLS listener sign in with tokens (OAUTHBEARER), and serve endpoints that give them.
-    #[arg(long, requires = "kafka_tls")]
+    /// Let clients of Kafka's TLS listener (OAUTHBEARER), of Service Bus and of Event Grid sign in with tokens, and serve
+    /// endpoints that give them.
+    #[arg(long, requires = "takes_tokens")]
     oauth: bool,
     /// Address of the token endpoints, plain HTTP.
     #[arg(long, default_value = "127.0.0.1:0", requires = "oauth")]
@@ -179,6 +185,54 @@ impl ServiceBusOptions {
     }
 }
 
+/// The Event Grid side.
+#[derive(Debug, Args)]
+struct EventGridOptions {
+    /// Address of Event Grid's HTTP listener, without TLS; there is no Event Grid without this.
+    #[arg(long)]
+    eventgrid: Option<SocketAddr>,
+    /// Address of its listener with TLS.
+    #[arg(long, requires = "eventgrid")]
+    eventgrid_tls: Option<SocketAddr>,
+    /// What answers at /api/events.
+    #[arg(long, value_enum, default_value_t = EventGridKind::Topic, requires = "eventgrid")]
+    eventgrid_kind: EventGridKind,
+    /// A topic of the namespace, at /topics/NAME:publish. May be given several times.
+    #[arg(long = "eventgrid-topic", requires = "eventgrid")]
+    eventgrid_topics: Vec<String>,
+    /// File with the first access key, Base64; by default both are known ones.
+    #[arg(long, requires = "eventgrid")]
+    eventgrid_key_file: Option<PathBuf>,
+    /// Take tokens only, neither keys nor signatures.
+    #[arg(long, requires = "eventgrid")]
+    eventgrid_tokens_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EventGridKind {
+    Topic,
+    Domain,
+}
+
+impl EventGridOptions {
+    fn into_config(self) -> anyhow::Result<Option<EventGrid>> {
+        let Some(listener) = self.eventgrid else { return Ok(None) };
+        let mut config = EventGrid::new();
+        config.listener = listener;
+        config.tls = self.eventgrid_tls;
+        config.kind = match self.eventgrid_kind {
+            EventGridKind::Topic => Kind::Topic,
+            EventGridKind::Domain => Kind::Domain,
+        };
+        config.namespace_topics = self.eventgrid_topics;
+        config.local_auth = !self.eventgrid_tokens_only;
+        if let Some(path) = &self.eventgrid_key_file {
+            config.keys[0] = read_secret(path)?;
+        }
+        Ok(Some(config))
+    }
+}
+
 fn read_secret(path: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("key file {}", path.display()))?;
     Ok(text.trim().to_owned())
@@ -204,6 +258,7 @@ impl Run {
             policy_violation: Duration::from_millis(self.policy_violation_ms),
             gzip: self.gzip == Gzip::Allow,
             service_bus: self.service_bus.into_config()?,
+            event_grid: self.event_grid.into_config()?,
         })
     }
 }
@@ -218,7 +273,7 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let running = cloud_sim::start(run.into_config()?).await?;
-    let bus = running.service_bus.as_ref();
+    let (bus, grid) = (running.service_bus.as_ref(), running.event_grid.as_ref());
     let ready = serde_json::json!({
         "ready": true,
         "kafka": running.kafka.to_string(),
@@ -229,6 +284,8 @@ async fn main() -> anyhow::Result<()> {
         "servicebus_tls": bus.and_then(|bus| Some(bus.amqp_tls?.to_string())),
         "servicebus_websocket": bus.and_then(|bus| Some(bus.websocket?.to_string())),
         "servicebus_connection_string": bus.map(|bus| bus.connection_string.clone()),
+        "eventgrid": grid.map(|grid| grid.http.to_string()),
+        "eventgrid_tls": grid.and_then(|grid| Some(grid.https?.to_string())),
         "ca_file": running.ca_file,
     });
     tracing::info!(kafka = %running.kafka, control = %running.control, "ready");

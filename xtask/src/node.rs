@@ -1,4 +1,5 @@
-//! MQTT.js and Microsoft's client of Service Bus, for tests: installed once, for Node.js, and kept outside the checkout.
+//! MQTT.js, Microsoft's clients of Service Bus and Event Grid, and the CloudEvents SDK, for tests: installed once, for
+//! Node.js, and kept outside the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,9 @@ pub(crate) const VARIABLE: &str = "PENSTOCK_TEST_NODE";
 /// What to install, below the workspace: the versions, and the checksums of everything they draw in.
 const WANTED: &str = "gateway/tests/it/clients";
 const FILES: [&str; 2] = ["package.json", "package-lock.json"];
-/// Ends with an error unless both libraries are there.
-const LOADS: &str = "require('mqtt').connect.call; require('@azure/service-bus').ServiceBusClient.name";
+/// Ends with an error unless all libraries are there.
+const LOADS: &str = "require('mqtt').connect.call; require('@azure/service-bus').ServiceBusClient.name; \
+                     require('@azure/eventgrid').EventGridPublisherClient.name; require('cloudevents').CloudEvent.name";
 
 /// The folder that has the clients in its `node_modules`; installs them if they are not there. Without Node.js, npm or a way to
 /// the packages says so in one line, and the tests that want it say that they were skipped.
@@ -115,7 +117,10 @@ mod tests {
         };
         let packages = read(FILES[1])["packages"].as_object().unwrap().clone();
         let wanted = read(FILES[0])["dependencies"].as_object().unwrap().clone();
-        assert_eq!(wanted.keys().collect::<Vec<_>>(), ["@azure/service-bus", "mqtt"]);
+        assert_eq!(
+            wanted.keys().collect::<Vec<_>>(),
+            ["@azure/eventgrid", "@azure/service-bus", "cloudevents", "mqtt"]
+        );
         for (name, version) in &wanted {
             let version = version.as_str().unwrap();
             assert!(version.chars().all(|c| c.is_ascii_digit() || c == '.'), "{name} {version}");

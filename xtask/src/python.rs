@@ -1,5 +1,5 @@
-//! Python with the clients of Kafka, MQTT and Service Bus that tests use: a virtual environment, made once and kept
-//! outside the checkout.
+//! Python with the clients of Kafka, MQTT, Service Bus and Event Grid that tests use, and the CloudEvents SDK: a virtual
+//! environment, made once and kept outside the checkout.
 
 use std::env;
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) fn interpreter(root: &Path) -> Option<PathBuf> {
         Ok(interpreter) => Some(interpreter),
         Err(error) => {
             say::line(&format!(
-                "no Python with clients of Kafka, MQTT and Service Bus, so nothing is checked with them: {error:#}"
+                "no Python with clients of Kafka, MQTT, Service Bus and Event Grid, so nothing is checked with them: {error:#}"
             ));
             None
         }
@@ -73,7 +73,9 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 fn works(interpreter: &Path) -> bool {
-    let imports = ["-c", "import aiohttp, aiokafka, azure.servicebus.aio, confluent_kafka, paho.mqtt.client"];
+    const IMPORTS: &str = "import aiohttp, aiokafka, azure.eventgrid, azure.servicebus.aio, cloudevents.core.v1.event, \
+                           confluent_kafka, paho.mqtt.client";
+    let imports = ["-c", IMPORTS];
     let mut command = Command::new(interpreter);
     let status =
         command.args(imports).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -25,6 +25,7 @@ use tokio::task::spawn_blocking;
 
 use crate::broker::{Broker, ProduceErrors, Quota, Snapshot, TopicSpec, Topics, Unauthorized};
 use crate::error::Error;
+use crate::eventgrid;
 use crate::servicebus;
 use crate::tokens::{self, Tokens};
 
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     broker: Arc<Broker>,
     tokens: Option<Arc<Tokens>>,
     service_bus: Option<servicebus::broker::Broker>,
+    event_grid: Option<Arc<eventgrid::Shared>>,
 }
 
 impl Control {
@@ -46,11 +48,12 @@ impl Control {
         broker: Arc<Broker>,
         tokens: Option<Arc<Tokens>>,
         service_bus: Option<servicebus::broker::Broker>,
+        event_grid: Option<Arc<eventgrid::Shared>>,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, broker, tokens, service_bus })
+        Ok(Self { socket, address, broker, tokens, service_bus, event_grid })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -90,6 +93,10 @@ impl Control {
         };
         let app = match self.service_bus {
             Some(broker) => app.merge(servicebus::control::router(broker)),
+            None => app,
+        };
+        let app = match self.event_grid {
+            Some(shared) => app.merge(eventgrid::control::router(shared)),
             None => app,
         };
         // A client that keeps its connection open must not keep the process alive, so the end of `stop`

@@ -177,7 +177,7 @@ fn covers(resource: &str, path: &str) -> bool {
 }
 
 /// Undoes percent-encoding.
-fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -20,6 +20,7 @@ mod management;
 mod service;
 mod websocket;
 
+pub(crate) use self::cbs::unescape;
 pub use self::config::{
     ENTITIES_MAX, Entities, Filter, KEY_DEFAULT, KEY_NAME_DEFAULT, QueueSpec, ServiceBus, SpecError,
     TopicSpec,

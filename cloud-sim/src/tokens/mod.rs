@@ -29,6 +29,8 @@ pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// The resource of Service Bus in every namespace.
 const SERVICE_BUS: &str = "https://servicebus.azure.net";
+/// The resource of Event Grid, for topics, domains and namespaces.
+const EVENT_GRID: &str = "https://eventgrid.azure.net";
 
 /// Who gets tokens, and what for.
 #[derive(Clone)]
@@ -171,18 +173,24 @@ impl Tokens {
     /// Judges the first message of an OAUTHBEARER exchange.
     pub(crate) fn judge(&self, message: &[u8]) -> Result<Taken, &'static str> {
         let token = message::token(message).ok_or("the message is not one of RFC 7628")?;
-        let [namespace, _] = self.resources();
+        let [namespace, _, _] = self.resources();
         self.judge_token(token, &[namespace])
     }
 
     /// Judges a token that a client of the Service Bus side puts. It may be for the namespace or for the service.
     pub(crate) fn judge_service_bus(&self, token: &str) -> Result<Taken, &'static str> {
-        self.judge_token(token, &self.resources())
+        let [namespace, service, _] = self.resources();
+        self.judge_token(token, &[namespace, service])
     }
 
-    /// What tokens may be for: the namespace, and Service Bus as a whole.
-    fn resources(&self) -> [String; 2] {
-        [format!("https://{}", self.settings.audience), SERVICE_BUS.to_owned()]
+    /// Judges a token that a publisher of the Event Grid side shows.
+    pub(crate) fn judge_event_grid(&self, token: &str) -> Result<Taken, &'static str> {
+        self.judge_token(token, &[EVENT_GRID.to_owned()])
+    }
+
+    /// What tokens may be for: the namespace, Service Bus as a whole, and Event Grid.
+    fn resources(&self) -> [String; 3] {
+        [format!("https://{}", self.settings.audience), SERVICE_BUS.to_owned(), EVENT_GRID.to_owned()]
     }
 
     fn judge_token(&self, token: &str, audiences: &[String]) -> Result<Taken, &'static str> {

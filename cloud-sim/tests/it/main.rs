@@ -8,6 +8,8 @@ mod clients;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod eventgrid;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod limits;

@@ -99,7 +99,7 @@ fn token_endpoints_are_named_when_asked_for() {
         .arg(&secret)
         .spawn()
         .unwrap();
-    let (_program, ready) = started(child);
+    let (program, ready) = started(child);
     let url = format!(
         "http://{}/{}/oauth2/v2.0/token",
         ready["tokens"].as_str().unwrap(),
@@ -115,7 +115,11 @@ fn token_endpoints_are_named_when_asked_for() {
     assert_eq!(answer["expires_in"], 7, "{answer}");
 
     let alone = command(data.path()).arg("--oauth").output().unwrap();
-    assert_eq!(alone.status.code(), Some(2), "tokens are taken on the listener with TLS only");
+    assert_eq!(alone.status.code(), Some(2), "nobody there takes tokens");
+    drop(program);
+    let beside = command(data.path()).args(["--oauth", "--eventgrid", "127.0.0.1:0"]).spawn().unwrap();
+    let (_program, ready) = started(beside);
+    assert!(ready["tokens"].is_string() && ready["kafka_tls"].is_null(), "{ready}");
 }
 
 #[test]

@@ -33,9 +33,9 @@ use serde_json::{Value, json};
 use crate::missing;
 
 /// Names an interpreter that has the library; `cargo xtask test` sets it.
-const PYTHON: &str = "PENSTOCK_TEST_PYTHON";
+pub(crate) const PYTHON: &str = "PENSTOCK_TEST_PYTHON";
 /// Names the folder with the library in its `node_modules`; `cargo xtask test` sets it.
-const NODE: &str = "PENSTOCK_TEST_NODE";
+pub(crate) const NODE: &str = "PENSTOCK_TEST_NODE";
 /// Most lines that wait to be read.
 const LINES_MAX: usize = 1_000;
 /// Longest wait for an answer.
@@ -130,21 +130,10 @@ impl Library {
     }
 
     fn works(self) -> bool {
-        let mut command = match self {
-            Self::Python | Self::Asyncio => {
-                let mut command = Command::new(python());
-                command.args(["-c", "import aiohttp, azure.servicebus.aio"]);
-                command
-            }
-            Self::JavaScript => {
-                let Some(folder) = node() else { return false };
-                let mut command = Command::new("node");
-                command.args(["-e", "require.resolve('@azure/service-bus')"]).current_dir(folder);
-                command
-            }
-        };
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
+        match self {
+            Self::Python | Self::Asyncio => python_has("aiohttp, azure.servicebus.aio"),
+            Self::JavaScript => node_has("@azure/service-bus"),
+        }
     }
 
     fn command(self) -> Command {
@@ -168,12 +157,34 @@ impl Library {
     }
 }
 
-fn python() -> PathBuf {
+/// The interpreter.
+pub(crate) fn python() -> PathBuf {
     std::env::var_os(PYTHON).map_or_else(|| PathBuf::from("python3"), PathBuf::from)
 }
 
-fn node() -> Option<PathBuf> {
+/// The folder that has libraries in its `node_modules`.
+pub(crate) fn node() -> Option<PathBuf> {
     std::env::var_os(NODE).map(PathBuf::from)
+}
+
+/// Whether these modules can be imported, which have a comma between them.
+pub(crate) fn python_has(modules: &str) -> bool {
+    let mut command = Command::new(python());
+    command.args(["-c", &format!("import {modules}")]);
+    succeeds(command)
+}
+
+/// Whether that package is installed.
+pub(crate) fn node_has(package: &str) -> bool {
+    let Some(folder) = node() else { return false };
+    let mut command = Command::new("node");
+    command.args(["-e", &format!("require.resolve('{package}')")]).current_dir(folder);
+    succeeds(command)
+}
+
+fn succeeds(mut command: Command) -> bool {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 // === impl Code ===

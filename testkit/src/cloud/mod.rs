@@ -1,5 +1,6 @@
 //! A client of cloud-sim: starting it, and its control API.
 
+pub mod event_grid;
 pub mod service_bus;
 
 use std::ffi::{OsStr, OsString};
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::event_grid::EventGrid;
 use self::service_bus::{Entities, ServiceBus};
 use crate::process::{self, Process, ProcessError};
 
@@ -78,9 +80,31 @@ pub struct Ready {
     /// What clients of Service Bus without TLS connect with.
     #[serde(default)]
     pub servicebus_connection_string: Option<String>,
+    /// `host:port` of Event Grid without TLS, when it was asked for.
+    #[serde(default)]
+    pub eventgrid: Option<String>,
+    /// `host:port` of Event Grid with TLS, when it was asked for.
+    #[serde(default)]
+    pub eventgrid_tls: Option<String>,
     /// The certificate authority of the listeners with TLS, PEM.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+}
+
+// === impl Ready ===
+
+impl Ready {
+    /// Where events are published to a custom topic or a domain, without the query: `http://host:port/api/events`.
+    #[must_use]
+    pub fn event_grid_endpoint(&self) -> Option<String> {
+        self.eventgrid.as_ref().map(|address| format!("http://{address}/api/events"))
+    }
+
+    /// As [`Self::event_grid_endpoint`], for a topic of the namespace: `http://host:port/topics/NAME:publish`.
+    #[must_use]
+    pub fn event_grid_topic_endpoint(&self, topic: &str) -> Option<String> {
+        self.eventgrid.as_ref().map(|address| format!("http://{address}/topics/{topic}:publish"))
+    }
 }
 
 // === impl Control ===
@@ -187,6 +211,12 @@ impl Control {
         ServiceBus::new(self)
     }
 
+    /// The orders and questions that are about Event Grid.
+    #[must_use]
+    pub fn event_grid(&self) -> EventGrid<'_> {
+        EventGrid::new(self)
+    }
+
     /// Any GET of the API.
     ///
     /// # Errors
@@ -278,6 +308,22 @@ impl Cloud {
         let file = service_bus::write(directory, entities)?;
         let mut all: Vec<OsString> = vec!["--servicebus".into(), "127.0.0.1:0".into()];
         all.extend(["--servicebus-config".into(), file.into_os_string()]);
+        all.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
+        Self::start_with(directory, topics, &all)
+    }
+
+    /// As [`Cloud::start_with`], with an Event Grid side without TLS on a free port: a custom topic that takes either of
+    /// [`event_grid::KEYS`]. Arguments may say more, such as `--eventgrid-kind domain`, `--eventgrid-topic alerts` or
+    /// `--oauth`.
+    ///
+    /// # Errors
+    /// When the program is not found or does not get ready.
+    pub fn start_with_event_grid(
+        directory: &Path,
+        topics: &[(&str, u32)],
+        arguments: &[impl AsRef<OsStr>],
+    ) -> Result<Self, ProcessError> {
+        let mut all: Vec<OsString> = vec!["--eventgrid".into(), "127.0.0.1:0".into()];
         all.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
         Self::start_with(directory, topics, &all)
     }
