@@ -20,10 +20,12 @@ use crate::bare::{Accepted, Link};
 use crate::device::{Answer, Device, PKID_MAX, Send};
 use crate::execute::{Act, Executor};
 use crate::fleet::{Phase, unix_ms};
+use crate::instruments::Instruments;
 use crate::link::Signal;
 use crate::pace::Pace;
 use crate::plan::{Change, DevicePlan, Temper};
 use crate::runner::{Finished, Shared, take_due};
+use crate::truth::Witness;
 
 /// A moment that never comes during a run.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -39,6 +41,8 @@ pub(crate) struct Runner {
     device: Device,
     /// What executes commands, if it takes any.
     executor: Option<Executor>,
+    instruments: Instruments,
+    witness: Witness,
     temper: Temper,
     pace: Pace,
     /// Which of the gateways it connects to.
@@ -78,6 +82,8 @@ impl Runner {
             topic: format!("devices/{}/telemetry", plan.id),
             device: Device::new(plan.qos, profile.window),
             executor,
+            instruments: Instruments::new(&plan, profile.signal),
+            witness: Witness::new(&plan, shared.truth.clone()),
             temper: Temper::new(plan.seed),
             pace,
             place: index % shared.target.places.len().max(1),
@@ -129,9 +135,11 @@ impl Runner {
             }
             self.move_on();
         }
+        let ledger = self.device.into_ledger();
+        self.witness.settle(&ledger);
         Finished {
             id: self.plan.id,
-            ledger: self.device.into_ledger(),
+            ledger,
             commands: self.executor.map(Executor::into_account),
             ever_connected: self.ever_connected,
         }
@@ -223,13 +231,15 @@ impl Runner {
     fn step(&mut self, link: &mut Link) -> Result<Option<Change>, String> {
         let now = Instant::now();
         if *self.phase.borrow() == Phase::Publish {
-            let Self { shared, plan, device, temper, pace, .. } = self;
-            take_due(shared, plan, (device, temper, pace), now);
+            let said = (&mut self.instruments, &mut self.witness);
+            take_due(&self.shared, &mut self.device, said, &mut self.pace, now);
         }
         while let Some(send) = self.device.next_send(now).map_err(|fault| fault.to_string())? {
             match send {
                 Send::Publish { publish, pkid, again } => {
+                    let reading = publish.reading;
                     link.publish(&self.topic, publish, pkid, again)?;
+                    self.witness.sent(reading, unix_ms);
                     self.shared.stats.sent.fetch_add(1, Relaxed);
                 }
                 Send::Release(pkid) => link.release(pkid)?,

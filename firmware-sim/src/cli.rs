@@ -81,6 +81,9 @@ pub struct RunArguments {
     pub readback_ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub commands: CommandArguments,
+    /// Write down which faults of the profile were sent, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
     /// What the run tolerates
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub allow: Vec<Allow>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use testkit::alerts::Run;
 use testkit::commands::account::Account;
 use testkit::ledger::{Ledger, LedgerError};
 use testkit::report::AckMs;
@@ -21,6 +22,7 @@ use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::runner::{Finished, Runner, Shared};
 use crate::stats::{AckTimes, Stats};
+use crate::truth::TruthFile;
 
 /// What devices do; it only moves on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,10 @@ pub(crate) struct Orders {
     pub(crate) drain_wait: Duration,
     /// The commands to send meanwhile, if any.
     pub(crate) mission: Option<Mission>,
+    /// The seed of the fleet.
+    pub(crate) seed: u64,
+    /// Where it is written down which faults were sent.
+    pub(crate) truth: Option<Arc<TruthFile>>,
 }
 
 /// What a fleet did.
@@ -80,10 +86,15 @@ pub(crate) async fn run(
     mut asked: watch::Receiver<Phase>,
     mut progress: Progress,
 ) -> Result<Outcome, FleetError> {
-    let Orders { target, profile, devices, publish_for, drain_wait, mission } = orders;
+    let Orders { target, profile, devices, publish_for, drain_wait, mission, seed, truth } = orders;
     let start = Instant::now();
     let (start_ms, end) = (unix_ms(), start + publish_for);
-    let shared = Arc::new(Shared { target, profile, stats: Stats::new(), start, start_ms, end });
+    let mut told =
+        Run { seed, devices: devices.len().try_into().unwrap_or(u64::MAX), start_ms, end_ms: None };
+    let tell = |run| truth.iter().for_each(|truth| truth.run(run));
+    tell(told);
+    let shared =
+        Arc::new(Shared { target, profile, stats: Stats::new(), start, start_ms, end, truth: truth.clone() });
     let (phase, phases) = watch::channel(Phase::Publish);
     let mut tasks = start_devices(&shared, &phases, devices);
     let mut commander = pin!(command(mission, &shared.stats, phases));
@@ -124,6 +135,8 @@ pub(crate) async fn run(
         }
     }
     progress.finish(start.elapsed(), &shared.stats, &mut times);
+    told.end_ms = Some(start_ms + u64::try_from(published_for.as_millis()).unwrap_or_default());
+    tell(told);
     let stats = &shared.stats;
     Ok(Outcome {
         ledger: home.ledger,

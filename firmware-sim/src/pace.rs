@@ -67,6 +67,22 @@ impl Pace {
     }
 }
 
+/// The first reading, from 1, that a schedule from its start on has at this time or later, in seconds since that start.
+#[must_use]
+pub fn reading_from(seconds: f64, phase: Duration, period: Duration, duty: Duty) -> u64 {
+    let Duty { on_seconds, off_seconds } = duty;
+    let steady = if on_seconds > 0.0 {
+        let cycle = on_seconds + off_seconds;
+        let cycles = (seconds / cycle).floor();
+        (cycles * on_seconds + (seconds - cycles * cycle).min(on_seconds)) * cycle / on_seconds
+    } else {
+        seconds
+    };
+    let after = Duration::try_from_secs_f64(steady).unwrap_or_default().saturating_sub(phase);
+    let before = after.as_nanos().div_ceil(period.as_nanos().max(1));
+    u64::try_from(before).unwrap_or(u64::MAX).saturating_add(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +116,22 @@ mod tests {
         let dues = dues(start, pace);
         assert_eq!(dues.len(), 8, "{dues:?}");
         assert!(dues.iter().all(|due| due % 4.0 < 1.0), "{dues:?}");
+    }
+
+    #[test]
+    fn a_time_is_turned_into_the_reading_that_is_due_then() {
+        for duty in [Duty::default(), Duty { on_seconds: 1.0, off_seconds: 3.0 }] {
+            let (start, pace) = pace(duty);
+            let dues = dues(start, pace);
+            for tenth in 0..75 {
+                let seconds = f64::from(tenth) / 10.0;
+                let expected =
+                    dues.iter().position(|due| *due >= seconds - 1e-9).map_or(9, |place| place + 1);
+                let found = reading_from(seconds, SECOND / 2, SECOND, duty);
+                assert_eq!(found, u64::try_from(expected).unwrap(), "{seconds} of {dues:?}");
+            }
+        }
+        assert_eq!(reading_from(-3.0, SECOND / 2, SECOND, Duty::default()), 1);
     }
 
     #[test]

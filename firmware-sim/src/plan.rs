@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use penstock_proto::Reading;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use testkit::ledger::Qos;
 
+use crate::fault::{self, Episode};
 use crate::profile::{Churn, Profile, Storm};
 
 /// Shortest wait before a device connects again.
@@ -36,6 +36,8 @@ pub struct DevicePlan {
     pub churns: bool,
     /// The seed of everything it decides later.
     pub seed: u64,
+    /// What will be wrong with what it says, in the order of the profile.
+    pub faults: Vec<Episode>,
 }
 
 /// How a device gives its connection up.
@@ -74,7 +76,7 @@ pub fn devices(seed: u64, count: u32, rate: f64, profile: &Profile) -> Vec<Devic
     let churns = deal(&yes_or_no(profile.churn.percent), count, &mut apart);
     let kinds = qos.into_iter().zip(v5).zip(lasting.into_iter().zip(churns));
     let devices = (0..count).zip(kinds.zip(weights));
-    devices
+    let mut devices: Vec<DevicePlan> = devices
         .map(|(index, (((qos, v5), (lasting, churns)), weight))| {
             let period = Duration::try_from_secs_f64(sum / (weight * rate)).unwrap_or(Duration::MAX / 2);
             DevicePlan {
@@ -87,9 +89,12 @@ pub fn devices(seed: u64, count: u32, rate: f64, profile: &Profile) -> Vec<Devic
                 lasting,
                 churns,
                 seed: rng.random(),
+                faults: Vec::new(),
             }
         })
-        .collect()
+        .collect();
+    fault::assign(&profile.faults, seed, profile.duty, &mut devices);
+    devices
 }
 
 /// Deals kinds to `count` places so that the shares (in percent, 100 together) are met, in random order.
@@ -111,8 +116,6 @@ fn deal<T: Copy>(shares: &[(T, u8)], count: u32, rng: &mut StdRng) -> Vec<T> {
 pub struct Temper {
     rng: StdRng,
     storms: StdRng,
-    temperature: f64,
-    pressure: f64,
     backoff: Duration,
 }
 
@@ -122,29 +125,7 @@ impl Temper {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let storms = StdRng::seed_from_u64(rng.random());
-        let temperature = rng.random_range(15.0..25.0);
-        let pressure = rng.random_range(95.0..105.0);
-        Self { rng, storms, temperature, pressure, backoff: BACKOFF_MIN }
-    }
-
-    /// The payload of the next reading, brought to `bytes` where its figures allow it.
-    pub fn payload(&mut self, device: &str, reading: u64, taken_ms: u64, bytes: usize) -> Vec<u8> {
-        self.temperature += self.rng.random_range(-0.2..0.2);
-        self.pressure += self.rng.random_range(-0.1..0.1);
-        let mut reading = Reading {
-            device: device.to_owned(),
-            reading,
-            taken_ms,
-            temperature: rounded(self.temperature),
-            pressure: rounded(self.pressure),
-            vibration: rounded(self.rng.random_range(0.0..2.0)),
-            pad: String::new(),
-        };
-        let bare = serde_json::to_vec(&reading).unwrap_or_default();
-        let frame = r#","pad":"""#.len();
-        let Some(pad) = bytes.checked_sub(bare.len() + frame).filter(|&pad| pad > 0) else { return bare };
-        reading.pad = "x".repeat(pad);
-        serde_json::to_vec(&reading).unwrap_or_default()
+        Self { rng, storms, backoff: BACKOFF_MIN }
     }
 
     /// How long to wait before the next attempt to connect; doubles up to five seconds, with jitter.
@@ -195,10 +176,6 @@ impl Temper {
     }
 }
 
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,12 +186,6 @@ mod tests {
         let plan = devices(7, 50, 100.0, &profile);
         assert_eq!(plan, devices(7, 50, 100.0, &profile));
         assert_ne!(plan, devices(8, 50, 100.0, &profile));
-        let payloads = |seed| {
-            let mut temper = Temper::new(seed);
-            (1..=3).map(|reading| temper.payload("d", reading, 0, 200)).collect::<Vec<_>>()
-        };
-        assert_eq!(payloads(1), payloads(1));
-        assert_ne!(payloads(1), payloads(2));
     }
 
     #[test]
@@ -266,16 +237,6 @@ mod tests {
     #[test]
     fn a_single_device_gets_a_kind() {
         assert_eq!(devices(1, 1, 1.0, &Profile::default()).len(), 1);
-    }
-
-    #[test]
-    fn payloads_have_the_size_asked_for_and_are_readings() {
-        let mut temper = Temper::new(3);
-        let payload = temper.payload("device-000001", 17, 1_700_000_000_000, 200);
-        assert_eq!(payload.len(), 200);
-        let reading: Reading = serde_json::from_slice(&payload).unwrap();
-        assert_eq!((reading.device.as_str(), reading.reading), ("device-000001", 17));
-        assert!(temper.payload("device-000001", 17, 1_700_000_000_000, 10).len() > 100);
     }
 
     #[test]

@@ -6,6 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use testkit::alerts::Kind;
+
+use crate::fault::{FAULTS_MAX, Fault};
+use crate::signal::Shape;
 
 /// How a fleet behaves.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -41,6 +45,11 @@ pub struct Profile {
     pub churn: Churn,
     /// What devices do with commands.
     pub commands: Commands,
+    /// What devices measure when nothing is wrong.
+    pub signal: Shape,
+    /// What is wrong with it; at most 64.
+    #[serde(rename = "fault")]
+    pub faults: Vec<Fault>,
 }
 
 /// What devices do with commands. Those that take any use the client that leaves sessions to the devices, without TLS.
@@ -141,6 +150,16 @@ pub enum ProfileError {
         /// What is allowed.
         range: &'static str,
     },
+    /// A fault that says too little, too much, or what is out of its range.
+    #[error("fault {number} ({kind}): {what}")]
+    Fault {
+        /// Which one, from 1.
+        number: usize,
+        /// Its kind.
+        kind: Kind,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 impl Default for Profile {
@@ -161,6 +180,8 @@ impl Default for Profile {
             sessions: Sessions::default(),
             churn: Churn::default(),
             commands: Commands::default(),
+            signal: Shape::default(),
+            faults: Vec::new(),
         }
     }
 }
@@ -280,11 +301,29 @@ impl Profile {
             ("churn.percent", changing.to_string(), changing <= 100, "0 to 100"),
             ("churn.every_seconds", kept.to_string(), churn, "0.1 to 86400"),
         ];
-        let mut checks = checks.into_iter().chain(self.commands.checks());
+        let mut checks = checks.into_iter().chain(self.commands.checks()).chain(self.signal.checks());
         match checks.find(|(_, _, fits, _)| !fits) {
             Some((key, value, _, range)) => Err(ProfileError::Range { key, value, range }),
-            None => Ok(()),
+            None => self.check_faults(),
         }
+    }
+
+    fn check_faults(&self) -> Result<(), ProfileError> {
+        let count = self.faults.len();
+        if count > FAULTS_MAX {
+            let value = format!("given {count} times");
+            return Err(ProfileError::Range { key: "fault", value, range: "64 times at most" });
+        }
+        let named = |(number, fault): (usize, &Fault)| {
+            fault.check().map_err(|what| ProfileError::Fault { number, kind: fault.kind, what })
+        };
+        (1..).zip(&self.faults).try_for_each(named)
+    }
+
+    /// Whether some devices say that they took their readings at another time than they did.
+    #[must_use]
+    pub fn has_wrong_clocks(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind == Kind::ClockJump)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::profile::Profile;
 use crate::progress::{Progress, float};
 use crate::readback::{self, Source};
 use crate::table::table;
+use crate::truth::TruthFile;
 
 /// More workers than this do not help: the gateway under test needs the cores.
 const WORKERS_MAX: usize = 4;
@@ -147,7 +148,16 @@ fn check(arguments: &RunArguments) -> anyhow::Result<Checked> {
     let mission = mission(&arguments.commands, seed, publish_for, &devices);
     let statuses = arguments.commands.command_status.as_ref().filter(|_| mission.is_some());
     let statuses = statuses.map(|url| Source::new(url, None, None)).transpose()?;
-    let orders = Orders { target, profile, devices, publish_for, drain_wait: arguments.drain_wait, mission };
+    let orders = Orders {
+        target,
+        profile,
+        devices,
+        publish_for,
+        drain_wait: arguments.drain_wait,
+        mission,
+        seed,
+        truth: None,
+    };
     Ok(Checked { orders, source: source.transpose()?, statuses, seed })
 }
 
@@ -180,7 +190,10 @@ fn first_line(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 }
 
 fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::Result<Report> {
-    let Checked { orders, source, statuses, seed } = checked;
+    let Checked { mut orders, source, statuses, seed } = checked;
+    orders.truth = open_truth(arguments)?;
+    let truth = orders.truth.clone();
+    let wrong_clocks = orders.profile.has_wrong_clocks();
     let runtime = runtime()?;
     if cancel.on_signals {
         watch_signals(&runtime, cancel)?;
@@ -192,9 +205,13 @@ fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::
     let mut report = account(arguments, seed, &outcome);
     measure(&mut report, usage);
     let mut reasons = complaints(&outcome);
+    let unwritten = truth.and_then(|truth| truth.error());
+    reasons.extend(unwritten.map(|error| format!("the faults could not be written down: {error}")));
     let mut judge = Judge::new(&outcome.ledger);
     if let Some(source) = &source {
-        let read = readback::read(source, outcome.start_ms, arguments.readback_wait, &mut judge, cancel);
+        // Readings whose clock is wrong do not tell to which run they belong.
+        let start_ms = if wrong_clocks { 0 } else { outcome.start_ms };
+        let read = readback::read(source, start_ms, arguments.readback_wait, &mut judge, cancel);
         match read {
             Ok(earlier) => report.earlier = Some(earlier),
             Err(error) => reasons.push(error.to_string()),
@@ -223,6 +240,12 @@ fn make(arguments: &RunArguments, checked: Checked, cancel: &Cancel) -> anyhow::
     // Devices are gone; nothing in the runtime is worth waiting for.
     runtime.shutdown_background();
     Ok(report)
+}
+
+fn open_truth(arguments: &RunArguments) -> anyhow::Result<Option<Arc<TruthFile>>> {
+    let Some(path) = &arguments.truth else { return Ok(None) };
+    let file = TruthFile::create(path).with_context(|| path.display().to_string())?;
+    Ok(Some(Arc::new(file)))
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

@@ -11,12 +11,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::device::{Answer, Device, Fault};
-use crate::fleet::Phase;
+use crate::fleet::{Phase, unix_ms};
+use crate::instruments::Instruments;
 use crate::link::{Client, Events, Signal, Target};
 use crate::pace::Pace;
 use crate::plan::{DevicePlan, Temper};
 use crate::profile::Profile;
 use crate::stats::Stats;
+use crate::truth::{TruthFile, Witness};
 
 /// Longest wait for our DISCONNECT to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     /// The wall clock at `start`, in Unix milliseconds.
     pub(crate) start_ms: u64,
     pub(crate) end: Instant,
+    /// Where it is written down which faults were sent.
+    pub(crate) truth: Option<Arc<TruthFile>>,
 }
 
 /// One device at work.
@@ -44,6 +48,8 @@ pub(crate) struct Runner {
     plan: DevicePlan,
     topic: String,
     device: Device,
+    instruments: Instruments,
+    witness: Witness,
     temper: Temper,
     pace: Pace,
     next_drop: Instant,
@@ -87,6 +93,8 @@ impl Runner {
             index,
             topic: format!("devices/{}/telemetry", plan.id),
             device: Device::new(plan.qos, profile.window),
+            instruments: Instruments::new(&plan, profile.signal),
+            witness: Witness::new(&plan, shared.truth.clone()),
             temper,
             pace,
             next_drop: shared.start + first_drop,
@@ -110,6 +118,7 @@ impl Runner {
             wake = Instant::now() + self.temper.backoff();
         }
         let (ledger, ever_connected) = (self.device.into_ledger(), self.ever_connected);
+        self.witness.settle(&ledger);
         Finished { id: self.plan.id, ledger, commands: None, ever_connected }
     }
 
@@ -184,13 +193,15 @@ impl Runner {
             return Err("dropped on purpose".to_owned());
         }
         if *self.phase.borrow() == Phase::Publish {
-            let Self { shared, plan, device, temper, pace, .. } = self;
-            take_due(shared, plan, (device, temper, pace), now);
+            let said = (&mut self.instruments, &mut self.witness);
+            take_due(&self.shared, &mut self.device, said, &mut self.pace, now);
         }
         while let Some(publish) = self.device.next_publish(now).map_err(|fault| fault.to_string())? {
+            let reading = publish.reading;
             if !client.publish(&self.topic, publish) {
                 return Err("the client takes no requests".to_owned());
             }
+            self.witness.sent(reading, unix_ms);
             self.shared.stats.sent.fetch_add(1, Relaxed);
         }
         Ok(())
@@ -248,22 +259,29 @@ impl Runner {
     }
 }
 
-/// Takes the readings that are due, as far as the window has room.
+/// Takes the readings that are due, as far as the window has room. Each says that it was taken when it was due, also where
+/// the device looks late: what measures has a clock of its own.
 pub(crate) fn take_due(
     shared: &Shared,
-    plan: &DevicePlan,
-    (device, temper, pace): (&mut Device, &mut Temper, &mut Pace),
+    device: &mut Device,
+    (instruments, witness): (&mut Instruments, &mut Witness),
+    pace: &mut Pace,
     now: Instant,
 ) {
     let skipped = pace.catch_up(now);
     if skipped > 0 {
         shared.stats.skipped.fetch_add(skipped, Relaxed);
     }
-    let elapsed = now.saturating_duration_since(shared.start).as_millis();
-    let taken_ms = shared.start_ms + u64::try_from(elapsed).unwrap_or_default();
-    while device.has_room() && pace.due().is_some_and(|due| due <= now) {
-        let bytes = shared.profile.payload_bytes;
-        device.take(|reading| temper.payload(&plan.id, reading, taken_ms, bytes));
+    while let Some(due) = pace.due().filter(|due| device.has_room() && *due <= now) {
+        let after = due.saturating_duration_since(shared.start).as_millis();
+        let taken_ms = shared.start_ms + u64::try_from(after).unwrap_or_default();
+        if !instruments.is_silent() {
+            let bytes = shared.profile.payload_bytes;
+            device.take(|reading| {
+                witness.taken(reading, taken_ms);
+                instruments.payload(reading, taken_ms, bytes)
+            });
+        }
         pace.advance();
     }
 }

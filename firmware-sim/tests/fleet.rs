@@ -12,6 +12,7 @@ use clap::Parser;
 use firmware_sim::cli::{Arguments, Command};
 use firmware_sim::{Cancel, run};
 use penstock_proto::Reading;
+use testkit::alerts::{Kind, Truth};
 use testkit::report::{Outcome, Report};
 
 /// What the endpoint stored, per device in order of arrival.
@@ -254,6 +255,41 @@ fn an_endpoint_that_forgets_sessions_fails_the_run() {
     assert_eq!(report.verdict, Outcome::Fail, "{report:?}");
     assert_eq!((report.sessions_resumed, report.sessions_lost), (0, report.reconnects));
     assert!(repeats(&stored) > 0, "what is sent again is stored again");
+}
+
+#[test]
+fn faults_are_written_down_as_they_are_sent() {
+    const FAULTS: &str = "[[fault]]\nkind = 'shift'\nmetric = 'temperature'\nabsolute = 9\npercent = 50\n\
+        start_reading = 10\nlength_readings = 5\n\
+        [[fault]]\nkind = 'dropout'\npercent = 50\nstart_reading = 20\nlength_seconds = 0.3\n";
+    // With each of the two clients.
+    for more in ["", "[churn]\npercent = 100\nevery_seconds = 20\n"] {
+        let directory = tempfile::tempdir().unwrap();
+        let (profile, truth) = (directory.path().join("profile.toml"), directory.path().join("truth.jsonl"));
+        std::fs::write(&profile, format!("{FAULTS}{more}")).unwrap();
+        let (address, stored) = endpoint(Fault::Nothing);
+        let files = format!("--profile {} --truth {}", profile.display(), truth.display());
+        let report = run_fleet(address, &format!("--devices 10 --rate 1000 --seconds 1 --qos1 100 {files}"));
+        assert_eq!(report.verdict, Outcome::Pass, "{report:?}");
+        assert_eq!(check_order(&stored), report.sent, "a silence leaves no gap");
+        let truth = Truth::read(&truth).unwrap();
+        let run = truth.run.unwrap();
+        assert_eq!((run.seed, run.devices, run.end_ms), (1, 10, Some(run.start_ms + 1000)));
+        assert_eq!(truth.faults.len(), 10, "{truth:?}");
+        for fault in &truth.faults {
+            assert!(fault.is_proven(), "{fault:?}");
+            assert!(fault.begin_ms >= fault.taken_ms && fault.taken_ms >= run.start_ms, "{fault:?}");
+            let lasted_ms = fault.end_ms.unwrap() - fault.begin_ms;
+            assert!(fault.kind == Kind::Shift || lasted_ms >= 200, "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn faults_that_cannot_be_written_down_fail_the_run() {
+    let (address, _stored) = endpoint(Fault::Nothing);
+    let report = run_fleet(address, "--devices 2 --rate 100 --seconds 0.3 --truth /dev/full");
+    assert!(report.reasons.iter().any(|reason| reason.contains("could not be written down")), "{report:?}");
 }
 
 #[test]

@@ -22,6 +22,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// An address without a port yet.
 const ANY_PORT: &str = "127.0.0.1:0";
 
+/// The list of tables that say where alerts go, as a section of one table.
+const EVENT_GRID: &str = "[alerts.event_grid]";
+
 /// What a gateway is to be. All listeners bind 127.0.0.1.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -193,6 +196,22 @@ impl Config {
         let file = format!("{:?}", connection_string_file.to_string_lossy());
         self.set("commands", "entity = \"commands\"")
             .set("commands.connection", &format!("connection_string_file = {file}"))
+    }
+
+    /// Watches telemetry by the rules of a file; what the rules have seen is kept in `directory`.
+    #[must_use]
+    pub fn rules(self, file: &Path, directory: &Path) -> Self {
+        let text = |path: &Path| format!("{:?}", path.to_string_lossy());
+        self.set("alerts", &format!("rules_file = {}", text(file)))
+            .set("alerts", &format!("directory = {}", text(directory)))
+    }
+
+    /// Sends alerts to an Event Grid topic, with the access key in a file.
+    #[must_use]
+    pub fn event_grid(self, endpoint: &str, key_file: &Path) -> Self {
+        let file = format!("{:?}", key_file.to_string_lossy());
+        self.set(EVENT_GRID, &format!("endpoint = {endpoint:?}"))
+            .set(EVENT_GRID, &format!("key_file = {file}"))
     }
 
     /// Gives the process these environment variables, for example those of a
@@ -448,7 +467,9 @@ mod tests {
             .websocket()
             .ports(1883, 0, 8083)
             .rule(&["effect = \"deny\"", "filter = \"a\""])
-            .rule(&["effect = \"allow\""]);
+            .rule(&["effect = \"allow\""])
+            .rules(Path::new("/r.toml"), Path::new("/alerts"))
+            .event_grid("http://127.0.0.1:1/api/events", Path::new("/key"));
         let file = config.to_toml(Path::new("/data"));
         let count = |text: &str| file.matches(text).count();
         assert_eq!(count("[outbox]\n"), 1, "{file}");
@@ -465,6 +486,8 @@ mod tests {
             "commit_floor = \"2ms\"",
             "directory = \"/data/outbox\"",
             "topic = \"telemetry\"",
+            "[alerts]\nrules_file = \"/r.toml\"\ndirectory = \"/alerts\"\n",
+            "[[alerts.event_grid]]\nendpoint = \"http://127.0.0.1:1/api/events\"\nkey_file = \"/key\"\n",
         ] {
             assert_eq!(count(line), 1, "{line} in {file}");
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts;
 use crate::commands;
 use crate::judge::Counts;
 use crate::ledger::Totals;
@@ -81,6 +82,9 @@ pub struct Report {
     /// What became of commands; absent when none were sent.
     #[serde(default)]
     pub commands: Option<Commands>,
+    /// What became of faults in what devices said, and of alerts; filled in by whoever watched the alerts.
+    #[serde(default)]
+    pub alerts: Option<alerts::Counts>,
 }
 
 /// What a run found about commands. Counts are commands unless said otherwise.

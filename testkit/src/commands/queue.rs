@@ -40,8 +40,21 @@ pub fn start(
     topics: &[(&str, u32)],
     lock_seconds: u32,
 ) -> Result<(Cloud, PathBuf), QueueError> {
+    start_with(directory, topics, lock_seconds, &[])
+}
+
+/// As [`start`], with further arguments for the program, such as `--eventgrid 127.0.0.1:0`.
+///
+/// # Errors
+/// When it does not get ready.
+pub fn start_with(
+    directory: &Path,
+    topics: &[(&str, u32)],
+    lock_seconds: u32,
+    arguments: &[&str],
+) -> Result<(Cloud, PathBuf), QueueError> {
     let queue = Queue { lock_seconds: lock_seconds.into(), ..Queue::with_sessions(QUEUE) };
-    let cloud = Cloud::start_with_service_bus(directory, topics, &Entities::queues([queue]), &[] as &[&str])?;
+    let cloud = Cloud::start_with_service_bus(directory, topics, &Entities::queues([queue]), arguments)?;
     let connection_string = cloud.ready().servicebus_connection_string.clone();
     let connection_string = connection_string.ok_or(QueueError::NoServiceBus)?;
     let path = directory.join("servicebus-connection-string");
