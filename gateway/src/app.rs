@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Settings};
 use crate::observe::{self, Metric, Renderer};
 use crate::site::Site;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, clock};
-use crate::{admin, azure, commands, dead_letter, mqtt, outbox, uplink};
+use crate::{admin, alerts, azure, commands, dead_letter, mqtt, outbox, uplink};
 
 /// Every metric of the gateway, by stage.
 pub const METRICS: &[(&str, &[Metric])] = &[
@@ -22,6 +22,8 @@ pub const METRICS: &[(&str, &[Metric])] = &[
     ("outbox", outbox::METRICS),
     ("uplink", uplink::METRICS),
     ("commands", commands::METRICS),
+    ("alerts", alerts::METRICS),
+    ("alerts", alerts::EVENT_GRID_METRICS),
     ("azure", azure::METRICS),
     ("dead_letter", dead_letter::METRICS),
 ];
@@ -71,6 +73,12 @@ pub enum Error {
     /// The commands could not be set up.
     #[error("commands")]
     Commands(#[from] commands::StartError),
+    /// The alerts could not be set up.
+    #[error("alerts")]
+    Alerts(#[from] alerts::StartError),
+    /// The rules file cannot be used.
+    #[error("alerts")]
+    Rules(#[from] alerts::RulesError),
     /// The dead letters cannot be looked after.
     #[error("dead letters")]
     DeadLetter(#[source] outbox::Error),
@@ -115,16 +123,20 @@ async fn serve(
     let supervisor = Supervisor::new();
     let mut stop = StopSignals::new().map_err(Error::Start)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
-    let Settings { gateway, outbox, azure, mqtt, uplink, commands, admin, .. } = settings;
+    let Settings { gateway, outbox, azure, mqtt, uplink, commands, alerts, admin, .. } = settings;
 
-    let consumers = consumers(uplink.is_some());
+    // Read first: whoever starts a gateway with a file that cannot be used is told before anything runs.
+    let rules = alerts.as_ref().map(|alerts| alerts::Rules::load(&alerts.rules_file)).transpose()?;
+    let consumers = consumers(uplink.is_some(), alerts.as_ref());
     let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
     let (devices, mqtt) = mqtt::Service::bind(&mqtt, outbox.appender(), &supervisor)?;
     let tokens = uplink.as_ref().and_then(|uplink| uplink.connection.tokens().cloned());
     let command_tokens = commands.as_ref().and_then(|commands| commands.tokens().cloned());
+    let alert_tokens: Vec<_> = alerts.iter().flat_map(|alerts| alerts.tokens().cloned()).collect();
     if let Some(source) = &azure.source {
-        tokens.iter().chain(&command_tokens).for_each(|tokens| azure::start(source, tokens, &supervisor));
+        let all = tokens.iter().chain(&command_tokens).chain(&alert_tokens);
+        all.for_each(|tokens| azure::start(source, tokens, &supervisor));
     }
     let uplink =
         uplink.map(|uplink| uplink::Service::prepare(&uplink, gateway.id.clone(), &outbox, &supervisor));
@@ -137,6 +149,11 @@ async fn serve(
     let commands = commands.transpose()?;
     // After the commands, which know what limits it was under.
     let uplink = uplink.map(|uplink| uplink.start(&supervisor)).transpose()?;
+    let alerts = alerts.zip(rules).map(|(alerts, rules)| {
+        alerts::Service::start(&alerts, rules, &gateway.id, &outbox, &supervisor)
+            .map(|handle| (handle, alerts.rules_file))
+    });
+    let (alerts, rules_file) = alerts.transpose()?.unzip();
     let dead_letters = dead_letter::Handle::open(gateway.id.clone(), &outbox).map_err(Error::DeadLetter)?;
     let sources = admin::Sources {
         gateway: gateway.id.clone(),
@@ -145,8 +162,10 @@ async fn serve(
         outbox: outbox.clone(),
         uplink,
         commands,
+        alerts: alerts.clone(),
         tokens,
         command_tokens,
+        alert_tokens,
         metrics: renderer,
         shutdown: supervisor.shutdown(),
     };
@@ -154,7 +173,8 @@ async fn serve(
     let (health, admin) = operators.addresses().map_err(Error::Start)?;
     operators.start(&supervisor);
     supervisor.spawn(TaskKind::Mqtt, devices.run());
-    supervisor.spawn(TaskKind::Reload, reload(hangup, file, mqtt.clone(), supervisor.shutdown()));
+    let again = Reloaded { file, mqtt: mqtt.clone(), alerts: alerts.zip(rules_file) };
+    supervisor.spawn(TaskKind::Reload, reload(hangup, again, supervisor.shutdown()));
 
     tracing::info!(gateway = %gateway.id, log = %outbox.log(), epoch = %outbox.epoch(), "ready");
     announce(&Ready { ready: true, mqtt: listeners(&mqtt), health, admin });
@@ -167,18 +187,31 @@ async fn serve(
     failure.map_or(Ok(()), |reason| Err(Error::Failed(reason)))
 }
 
+/// What may change while running, and where it stands.
+#[derive(Clone)]
+struct Reloaded {
+    file: PathBuf,
+    mqtt: mqtt::Handle,
+    alerts: Option<(alerts::Handle, PathBuf)>,
+}
+
 /// Reads again what may change while running, each time SIGHUP asks for it.
-async fn reload(mut asked: Signal, file: PathBuf, mqtt: mqtt::Handle, shutdown: Shutdown) -> io::Result<()> {
+async fn reload(mut asked: Signal, what: Reloaded, shutdown: Shutdown) -> io::Result<()> {
     loop {
         tokio::select! {
             biased;
             () = shutdown.reached(Phase::StopAccepting) => return Ok(()),
             asked = asked.recv() => if asked.is_none() { return Ok(()) },
         }
-        let (file, mqtt) = (file.clone(), mqtt.clone());
-        let read = move || match Settings::load(&file, std::env::vars()) {
-            Ok(settings) => mqtt.reload(Ok::<_, ConfigError>(&settings.mqtt.access.rules)),
-            Err(error) => mqtt.reload(Err(error)),
+        let Reloaded { file, mqtt, alerts } = what.clone();
+        let read = move || {
+            match Settings::load(&file, std::env::vars()) {
+                Ok(settings) => mqtt.reload(Ok::<_, ConfigError>(&settings.mqtt.access.rules)),
+                Err(error) => mqtt.reload(Err(error)),
+            };
+            if let Some((alerts, rules_file)) = alerts {
+                alerts.reload(alerts::Rules::load(&rules_file));
+            }
         };
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
     }
@@ -187,9 +220,10 @@ async fn reload(mut asked: Signal, file: PathBuf, mqtt: mqtt::Handle, shutdown: 
 /// Who reads the outbox. Dead letters wait for an operator, also while nothing is sent: a consumer
 /// that is left out loses its place.
 #[must_use]
-pub fn consumers(uplink: bool) -> Vec<outbox::ConsumerId> {
+pub fn consumers(uplink: bool, alerts: Option<&alerts::Config>) -> Vec<outbox::ConsumerId> {
     let sending = if uplink { uplink::consumers() } else { Vec::new() };
-    sending.into_iter().chain([dead_letter::consumer()]).collect()
+    let watching = alerts.map(alerts::consumers).unwrap_or_default();
+    sending.into_iter().chain(watching).chain([dead_letter::consumer()]).collect()
 }
 
 fn listeners(mqtt: &mqtt::Handle) -> Vec<ReadyListener> {
@@ -213,7 +247,12 @@ async fn shut_down(supervisor: &Supervisor, outbox: &outbox::Handle, grace: Dura
     .await;
     supervisor.enter(Phase::DrainUplink);
     outbox.wake();
-    within(grace / 2, "uplink", supervisor.idle(TaskKind::Uplink)).await;
+    within(grace / 2, "uplink and alerts", async {
+        supervisor.idle(TaskKind::Uplink).await;
+        supervisor.idle(TaskKind::Alerts).await;
+        supervisor.idle(TaskKind::EventGrid).await;
+    })
+    .await;
     close_outbox(outbox, started + grace).await;
     supervisor.enter(Phase::Close);
     within(Duration::from_secs(1), "admin", supervisor.idle(TaskKind::Admin)).await;
@@ -258,6 +297,7 @@ impl Error {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         match self {
+            Self::Rules(_) => true,
             Self::Mqtt(error) => !matches!(error, mqtt::Error::Listen { .. }),
             Self::Uplink(error) => matches!(error, uplink::StartError::Client(_)),
             _ => false,

@@ -17,6 +17,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod uplink;
 
+pub mod alerts;
 pub mod commands;
 pub mod dead_letter;
 

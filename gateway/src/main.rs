@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use penstock::alerts::rules_cli;
 use penstock::config::{ConfigError, Settings};
 use penstock::{app, examine, mqtt, observe, supervise, tls, verify};
 
@@ -44,6 +45,8 @@ enum Command {
     Outbox(examine::Args),
     /// Lists and exports what Event Hubs refused, sends it again or lets it go.
     DeadLetter(examine::DeadLetterArgs),
+    /// Checks a file of alert rules, or runs tests against it.
+    Rules(rules_cli::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify_topics(&arguments),
         Command::Outbox(arguments) => examine_outbox(&arguments),
         Command::DeadLetter(arguments) => dead_letters(&arguments),
+        Command::Rules(arguments) => rules(&arguments),
     };
     ExitCode::from(code)
 }
@@ -147,11 +151,22 @@ fn dead_letters(arguments: &examine::DeadLetterArgs) -> u8 {
     let site = examine::Site {
         gateway: settings.gateway.id,
         outbox: settings.outbox,
-        consumers: app::consumers(settings.uplink.is_some()),
+        consumers: app::consumers(settings.uplink.is_some(), settings.alerts.as_ref()),
         admin: settings.admin.admin_address,
     };
     let (mut out, mut remarks) = (std::io::stdout().lock(), std::io::stderr());
     match examine::dead_letters(arguments, site, &mut out, &mut remarks) {
+        Ok(true) => ASKED,
+        Ok(false) => FAILED,
+        Err(error) => {
+            complain(&supervise::chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+fn rules(arguments: &rules_cli::Args) -> u8 {
+    match rules_cli::run(arguments, &mut std::io::stdout().lock()) {
         Ok(true) => ASKED,
         Ok(false) => FAILED,
         Err(error) => {

@@ -42,6 +42,7 @@ pub fn scan_whole(text: &str) -> Option<Scanned> {
 
 /// How many bytes at the front can stand in a JSON string as they are.
 #[must_use]
+#[inline]
 pub fn plain_len(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     let mut len = 0;

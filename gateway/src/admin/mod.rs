@@ -6,6 +6,7 @@
 //! their messages, and a cloud outage never fails it. Requests are bounded by hyper's limits; a
 //! response is built from a snapshot and holds no lock of a stage.
 
+mod alerts;
 mod config;
 mod dead_letters;
 mod health;

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::{Config, Status, dead_letters, health};
 use crate::observe::Renderer;
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind};
-use crate::{azure, commands, dead_letter, mqtt, outbox, uplink};
+use crate::{alerts, azure, commands, dead_letter, mqtt, outbox, uplink};
 
 /// How often histogram samples are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -35,10 +35,14 @@ pub struct Sources {
     pub uplink: Option<uplink::Handle>,
     /// Commands out of Service Bus; `None` when there are none.
     pub commands: Option<commands::Handle>,
+    /// Rules and alerts; `None` when there are none.
+    pub alerts: Option<alerts::Handle>,
     /// The token of Microsoft Entra that the uplink signs in with.
     pub tokens: Option<azure::TokenHandle>,
     /// The one that the commands sign in with.
     pub command_tokens: Option<azure::TokenHandle>,
+    /// Those that alerts are sent with, one for each destination that takes them.
+    pub alert_tokens: Vec<azure::TokenHandle>,
     /// The metrics.
     pub metrics: Renderer,
     /// How far a stop has come.

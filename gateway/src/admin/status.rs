@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::alerts::Alerts;
 use super::{Sources, health};
 use crate::supervise::clock;
 use crate::{azure, commands, dead_letter, mqtt, outbox, uplink};
@@ -22,6 +23,10 @@ pub struct Status {
     commands: Option<Commands>,
     /// The token of Microsoft Entra that the commands sign in with.
     command_token: Option<Token>,
+    /// Rules and what they raised.
+    alerts: Option<Alerts>,
+    /// The tokens of Microsoft Entra that alerts are sent with.
+    alert_tokens: Vec<Token>,
     /// What was refused for good and waits for a decision.
     dead_letter: DeadLetter,
 }
@@ -173,6 +178,8 @@ impl Status {
             token: sources.tokens.as_ref().map(|tokens| tokens.status().into()),
             commands: sources.commands.as_ref().map(|commands| commands.status().into()),
             command_token: sources.command_tokens.as_ref().map(|tokens| tokens.status().into()),
+            alerts: sources.alerts.as_ref().map(Alerts::of),
+            alert_tokens: sources.alert_tokens.iter().map(|tokens| tokens.status().into()).collect(),
             dead_letter: sources.dead_letters.status().into(),
         }
     }
@@ -215,7 +222,7 @@ impl From<outbox::LaneStatus> for LaneState {
     }
 }
 
-fn age_seconds(committed_ms: u64) -> f64 {
+pub(super) fn age_seconds(committed_ms: u64) -> f64 {
     let age_ms = clock::unix_ms().saturating_sub(committed_ms);
     std::time::Duration::from_millis(age_ms).as_secs_f64()
 }

@@ -61,6 +61,16 @@ impl Cloud {
         }
     }
 
+    /// The host that tokens for Event Grid are for.
+    #[must_use]
+    pub const fn event_grid_host(self) -> &'static str {
+        match self {
+            Self::Public => "eventgrid.azure.net",
+            Self::UsGov => "eventgrid.azure.us",
+            Self::China => "eventgrid.azure.cn",
+        }
+    }
+
     /// The host of a namespace given as `NAME` or as its whole host; `None` if it is no namespace of this cloud.
     #[must_use]
     pub fn namespace_host(self, text: &str) -> Option<String> {
@@ -79,6 +89,12 @@ impl Audience {
     #[must_use]
     pub fn namespace(host: &str) -> Self {
         Self(host.to_owned())
+    }
+
+    /// Event Grid, of which all topics of a cloud take the same tokens.
+    #[must_use]
+    pub fn event_grid(cloud: Cloud) -> Self {
+        Self(cloud.event_grid_host().to_owned())
     }
 
     /// The host.
@@ -121,6 +137,15 @@ mod tests {
         check(Cloud::Public, "", None);
         check(Cloud::Public, ".servicebus.windows.net", None);
         check(Cloud::Public, "contoso/x", None);
+    }
+
+    #[test]
+    fn event_grid_takes_tokens_for_a_host_of_its_cloud() {
+        let audience = Audience::event_grid(Cloud::Public);
+        assert_eq!(audience.resource(), "https://eventgrid.azure.net");
+        assert_eq!(audience.scope(), "https://eventgrid.azure.net/.default");
+        assert_eq!(Audience::event_grid(Cloud::UsGov).host(), "eventgrid.azure.us");
+        assert_eq!(Audience::event_grid(Cloud::China).host(), "eventgrid.azure.cn");
     }
 
     #[test]

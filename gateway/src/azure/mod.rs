@@ -39,4 +39,5 @@ pub(crate) use handle::{Bearer, NoToken};
 pub use handle::{TokenHandle, TokenStatus};
 pub(crate) use metrics::METRICS;
 pub use refresh::start;
+pub(crate) use source::check_secret_file;
 pub use source::{Authority, ManagedIdentity, ServicePrincipal, TokenSource};

@@ -25,5 +25,11 @@ pub use settings::{GatewayConfig, Settings};
 pub use shape::{Key, Preset, Shape, Value};
 pub use units::{ByteSize, parse_duration, show_duration};
 
+/// The root section of a text, for tests of what a stage declares.
+#[cfg(test)]
+pub(crate) fn parse_for_tests(text: &str, root: &Shape) -> Result<Section, ConfigError> {
+    load::parse("penstock.toml", text, std::iter::empty(), root).map(|(section, _)| section)
+}
+
 #[cfg(test)]
 mod tests;

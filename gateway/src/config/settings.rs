@@ -56,6 +56,8 @@ pub struct Settings {
     pub uplink: Option<crate::uplink::Config>,
     /// Commands for devices; `None` when the section is left out.
     pub commands: Option<crate::commands::Config>,
+    /// Rules and alerts; `None` when the section is left out.
+    pub alerts: Option<crate::alerts::Config>,
     /// Operators.
     pub admin: crate::admin::Config,
     /// Every setting in force, as TOML.
@@ -73,6 +75,7 @@ impl Settings {
         crate::mqtt::Config::SHAPE,
         crate::uplink::Config::SHAPE,
         crate::commands::Config::SHAPE,
+        crate::alerts::Config::SHAPE,
         crate::azure::Config::SHAPE,
         crate::admin::Config::SHAPE,
     ]);
@@ -99,10 +102,10 @@ impl Settings {
     }
 
     pub(super) fn read(mut root: Section) -> Result<Self, ConfigError> {
-        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, commands, azure, admin] =
+        let [gateway, runtime, shutdown, log, outbox, mqtt, uplink, commands, alerts, azure, admin] =
             Self::SHAPE.children
         else {
-            unreachable!("the shape above has these ten tables");
+            unreachable!("the shape above has these eleven tables");
         };
         let gateway = GatewayConfig {
             id: read_id(&mut root.child(gateway)?)?,
@@ -120,6 +123,11 @@ impl Settings {
         } else {
             None
         };
+        let alerts = if root.has(alerts) {
+            Some(crate::alerts::Config::read(&mut root.child(alerts)?, azure.cloud)?)
+        } else {
+            None
+        };
         mqtt.commands = commands.as_ref().map(|commands| commands.topic().clone());
         let readers = [
             (
@@ -130,6 +138,10 @@ impl Settings {
                 commands.as_ref().and_then(crate::commands::Config::tokens),
                 "commands.connection.namespace is given",
             ),
+            (
+                alerts.as_ref().and_then(|alerts| alerts.tokens().next()),
+                "an alerts.event_grid signs in with a token",
+            ),
         ];
         if azure.source.is_none()
             && let Some((_, reader)) = readers.into_iter().find(|(tokens, _)| tokens.is_some())
@@ -137,7 +149,18 @@ impl Settings {
             return Err(crate::azure::Config::missing_credential(&tokens, reader));
         }
         let admin = crate::admin::Config::read(&mut root.child(admin)?)?;
-        Ok(Self { gateway, log, outbox, azure, mqtt, uplink, commands, admin, effective: String::new() })
+        Ok(Self {
+            gateway,
+            log,
+            outbox,
+            azure,
+            mqtt,
+            uplink,
+            commands,
+            alerts,
+            admin,
+            effective: String::new(),
+        })
     }
 }
 

@@ -22,15 +22,10 @@ pub struct Decoder {
 
 /// Every decoder, in the order of the data flow.
 pub fn decoders() -> impl Iterator<Item = Decoder> {
-    let stages = [
-        crate::mqtt::DECODERS,
-        crate::outbox::DECODERS,
-        crate::uplink::DECODERS,
-        crate::commands::DECODERS,
-        crate::config::DECODERS,
-        proto::DECODERS,
-    ];
-    stages.into_iter().flatten().copied()
+    let stages =
+        [crate::mqtt::DECODERS, crate::outbox::DECODERS, crate::uplink::DECODERS, crate::commands::DECODERS];
+    let rest = [crate::config::DECODERS, proto::DECODERS];
+    stages.into_iter().chain(crate::alerts::DECODERS).chain(rest).flatten().copied()
 }
 
 /// Gives bytes to the decoder of that name.

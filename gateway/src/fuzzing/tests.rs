@@ -14,6 +14,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         crate::outbox::fuzzing_seeds,
         crate::uplink::fuzzing_seeds,
         crate::commands::fuzzing_seeds,
+        crate::alerts::fuzzing_seeds,
         crate::config::fuzzing_seeds,
         proto::seeds,
     ];
@@ -55,7 +56,10 @@ fn every_decoder_is_a_target_of_cargo_fuzz() {
     };
     let expected: Vec<_> = decoders().map(|decoder| decoder.name.to_owned()).collect();
     assert_eq!(names("gateway"), expected);
-    assert_eq!(names("cloud_sim"), ["kafka_request", "kafka_batch", "amqp_frame", "amqp_message"]);
+    assert_eq!(
+        names("cloud_sim"),
+        ["kafka_request", "kafka_batch", "amqp_frame", "amqp_message", "cloud_event"]
+    );
 }
 
 #[test]

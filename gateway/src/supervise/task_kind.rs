@@ -35,6 +35,12 @@ pub enum TaskKind {
     CommandLink,
     /// Keeps a connection to Service Bus.
     ServiceBus,
+    /// Reads committed telemetry and raises alerts (thread).
+    Alerts,
+    /// Writes a snapshot of what the rules have seen (thread, for a moment).
+    AlertsSnapshot,
+    /// Sends lane alerts to Event Grid (thread).
+    EventGrid,
     /// Keeps the tokens of Microsoft Entra fresh.
     Tokens,
     /// Answers operators.
@@ -45,7 +51,7 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
@@ -57,6 +63,9 @@ impl TaskKind {
         Self::Commands,
         Self::CommandLink,
         Self::ServiceBus,
+        Self::Alerts,
+        Self::AlertsSnapshot,
+        Self::EventGrid,
         Self::Tokens,
         Self::Admin,
         Self::Reload,
@@ -79,6 +88,9 @@ impl TaskKind {
             Self::Commands => "commands",
             Self::CommandLink => "command-link",
             Self::ServiceBus => "service-bus",
+            Self::Alerts => "alerts",
+            Self::AlertsSnapshot => "alerts-snapshot",
+            Self::EventGrid => "event-grid",
             Self::Tokens => "tokens",
             Self::Admin => "admin",
             Self::Reload => "reload",
@@ -89,7 +101,9 @@ impl TaskKind {
     #[must_use]
     pub const fn on_failure(self) -> OnFailure {
         match self {
-            Self::Connection | Self::CommandLink | Self::ServiceBus | Self::Reload => OnFailure::Log,
+            Self::Connection | Self::CommandLink | Self::ServiceBus | Self::AlertsSnapshot | Self::Reload => {
+                OnFailure::Log
+            }
             Self::Mqtt
             | Self::Listener
             | Self::KeepAlive
@@ -98,6 +112,8 @@ impl TaskKind {
             | Self::Sidecar
             | Self::Uplink
             | Self::Commands
+            | Self::Alerts
+            | Self::EventGrid
             | Self::Tokens
             | Self::Admin => OnFailure::StopGateway,
         }

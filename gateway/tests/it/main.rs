@@ -1,5 +1,6 @@
 //! Promises across stages, shown on the real binary with real clients.
 
+mod alerts;
 mod backpressure;
 mod client;
 mod clients;

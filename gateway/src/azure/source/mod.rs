@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub(super) use endpoint::Endpoint;
-pub(super) use secret_file::check as check_secret_file;
+pub(crate) use secret_file::check as check_secret_file;
 
 /// A way to get a token of Microsoft Entra.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,8 +14,12 @@ pub(super) fn read(path: &Path) -> Result<String, FetchError> {
     check(path).map_err(|reason| FetchError::File { path: path.display().to_string(), reason })
 }
 
-/// The same for the configuration: the reason alone, since it names the file itself.
-pub(in crate::azure) fn check(path: &Path) -> Result<String, String> {
+/// The same for whoever names the file himself, such as the configuration: the reason alone.
+///
+/// # Errors
+///
+/// What is wrong with the file, to be put behind its name.
+pub(crate) fn check(path: &Path) -> Result<String, String> {
     let text = read_text(path).map_err(|error| format!("cannot be read: {error}"))?;
     if text.len() as u64 > BYTES_MAX {
         return Err(format!("has more than {BYTES_MAX} bytes"));

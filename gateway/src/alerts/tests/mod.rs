@@ -1,0 +1,5 @@
+//! The stage on an outbox in memory: what is told, what is durable, and what is left after a death at any moment.
+
+mod crashes;
+mod site;
+mod stage;

@@ -1,0 +1,143 @@
+//! The stage from committed telemetry to events in lane alerts.
+
+use std::time::Duration;
+
+use super::super::Config;
+use super::site::{HOT, Site, damage_snapshots, expected, parse, told, until};
+use crate::outbox::{ConsumerId, Fault};
+
+#[test]
+fn a_breach_is_told_and_its_end_and_both_are_one_alert() {
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    for value in [80.0, 91.0, 95.0, 87.0] {
+        site.publish(&running.outbox, "d1", value);
+    }
+    site.publish(&running.outbox, "d2", 99.0);
+    site.publish(&running.outbox, "d1", 84.0);
+    let events = running.wait_events(3);
+    assert_eq!(told(&events), expected(&[("raised", "d1", 1), ("raised", "d2", 1), ("resolved", "d1", 2)]));
+    assert_eq!(events[0]["correlationid"], events[2]["correlationid"], "one alert");
+    assert_ne!(events[0]["correlationid"], events[1]["correlationid"]);
+    assert_eq!(events[0]["data"]["origin"]["seq"], 2, "the first entry that showed it");
+    running.stop();
+}
+
+#[test]
+fn a_start_tells_nothing_again_and_ends_what_was_raised_before() {
+    for power_cut in [None, Some(false), Some(true)] {
+        let mut site = Site::new();
+        let mut running = site.start(HOT);
+        site.publish(&running.outbox, "d1", 95.0);
+        let raised = running.wait_events(1);
+        match power_cut {
+            None => running.stop(),
+            Some(power_cut) => running.kill(&site, power_cut),
+        }
+        let mut running = site.start(HOT);
+        site.publish(&running.outbox, "d1", 96.0);
+        site.publish(&running.outbox, "d1", 80.0);
+        let events = running.wait_events(2);
+        assert_eq!(told(&events), expected(&[("raised", "d1", 1), ("resolved", "d1", 2)]), "{power_cut:?}");
+        assert_eq!(events[0], raised[0]);
+        assert_eq!(events[0]["correlationid"], events[1]["correlationid"]);
+        running.stop();
+    }
+}
+
+#[test]
+fn what_fails_to_become_durable_is_told_all_the_same_and_once() {
+    for fault in [Fault::Lost, Fault::Kept] {
+        let mut site = Site::new();
+        let mut running = site.start(HOT);
+        site.publish(&running.outbox, "d1", 80.0);
+        assert!(running.events().is_empty());
+        // The publish itself is written first; the batch with the alert is the next one.
+        let before = running.outbox.epoch();
+        site.publish(&running.outbox, "d1", 95.0);
+        site.memory.fail_writes(&[fault]);
+        until("the fault is met", || running.outbox.epoch() > before || !running.read().is_empty());
+        site.memory.fail_writes(&[]);
+        until("the store is open again", || running.outbox.status().poisoned.is_none());
+        while !site.try_publish(&running.outbox, "d1", 80.0) {}
+        let events = running.wait_events(2);
+        assert_eq!(told(&events), expected(&[("raised", "d1", 1), ("resolved", "d1", 2)]), "{fault:?}");
+        running.stop();
+    }
+}
+
+#[test]
+fn without_its_snapshot_an_alert_that_is_over_ends_and_one_that_holds_is_raised_anew() {
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    for device in ["over", "holds"] {
+        site.publish(&running.outbox, device, 95.0);
+    }
+    running.wait_events(2);
+    running.stop();
+    assert_eq!(damage_snapshots(&site.snapshots()), 1, "a stop leaves one");
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "holds", 95.0);
+    site.publish(&running.outbox, "over", 80.0);
+    let events = running.wait_events(5);
+    let again = [("resolved", "over", 2), ("resolved", "holds", 2), ("raised", "holds", 1)];
+    assert_eq!(told(&events[2..]), expected(&again));
+    assert_ne!(events[1]["correlationid"], events[4]["correlationid"], "it is another alert");
+    running.stop();
+}
+
+#[test]
+fn rules_that_lag_too_far_behind_skip_and_say_so() {
+    let mut site = Site::new();
+    // The rules are not there while all this comes in.
+    let silent = site.open(&super::super::consumers(&site.config()));
+    for _ in 0..300 {
+        site.publish(&silent, "d1", 95.0);
+    }
+    assert!(silent.close(crate::supervise::clock::now() + Duration::from_secs(10)));
+    let hasty = Config { lag_max: Duration::ZERO, ..site.config() };
+    let mut running = site.start_with(HOT, &hasty);
+    until("something is skipped", || running.alerts.status().skipped > 0);
+    let skipped = |event: &serde_json::Value| event["type"] == "io.penstock.alerts.skipped.v1";
+    let events = running.events();
+    let messages: u64 = events
+        .iter()
+        .filter(|event| skipped(event))
+        .filter_map(|event| event["data"]["messages"].as_u64())
+        .sum();
+    assert_eq!(messages, running.alerts.status().skipped, "all that was skipped is told");
+    running.stop();
+}
+
+#[test]
+fn another_limit_ends_what_the_old_one_raised() {
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "d1", 95.0);
+    running.wait_events(1);
+    running.alerts.reload(Ok(parse(&HOT.replace("90", "94"))));
+    let events = running.wait_events(2);
+    assert_eq!(told(&events), expected(&[("raised", "d1", 1), ("resolved", "d1", 2)]));
+    assert_eq!(running.alerts.status().rules, 1);
+    site.publish(&running.outbox, "d1", 95.0);
+    let events = running.wait_events(3);
+    assert_eq!(told(&events[2..]), expected(&[("raised", "d1", 1)]));
+    assert_ne!(events[0]["correlationid"], events[2]["correlationid"]);
+    running.stop();
+}
+
+#[test]
+fn a_table_of_an_earlier_life_is_no_storm() {
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "d1", 95.0);
+    running.wait_events(1);
+    running.stop();
+    // Without the section, the place of its consumer is forgotten.
+    let silent = site.open(&[] as &[ConsumerId]);
+    assert!(silent.close(crate::supervise::clock::now() + Duration::from_secs(10)));
+    let mut running = site.start("");
+    assert_eq!(running.events().len(), 1);
+    assert_eq!(running.alerts.status().open, 0);
+    running.stop();
+}
