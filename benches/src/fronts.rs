@@ -7,7 +7,7 @@ use anyhow::Result;
 use penstock_benches::fanout::scene::{Shape, Topics};
 use penstock_benches::peer::Peer;
 use penstock_benches::storm::Transport;
-use penstock_benches::{commands, fairness, fanout, idle, offered, servers, storm};
+use penstock_benches::{commands, detect, fairness, fanout, idle, nab, offered, servers, storm};
 use serde::Serialize;
 
 use crate::{progress, publish, runtime, seconds};
@@ -140,6 +140,58 @@ pub(crate) struct Fairness {
     times: Times,
     #[command(flatten)]
     output: Output,
+}
+
+/// The options of `detect`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Detect {
+    /// Devices, each with three metrics in one message
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    devices: u32,
+    /// Messages of each device
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    messages: u32,
+    /// How often everything is measured; figures are medians
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Where the JSON report goes
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Detect {
+    pub(crate) fn run(&self) -> Result<bool> {
+        let plan = detect::Plan { devices: self.devices, rounds: self.messages, repeats: self.rounds };
+        let report = detect::run(&plan, progress)?;
+        publish(&report.markdown()?, &report, self.report.as_deref())?;
+        Ok(report.pass())
+    }
+}
+
+/// The options of `nab`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Nab {
+    /// Of the searches for parameters
+    #[arg(long, default_value_t = 17)]
+    seed: u64,
+    /// Where result files go that the benchmark's own scorer reads
+    #[arg(long, value_name = "DIR")]
+    scores: Option<PathBuf>,
+    /// Where the JSON report goes
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Nab {
+    pub(crate) fn run(&self) -> Result<bool> {
+        let Some(folder) = std::env::var_os(nab::FOLDER) else {
+            progress(&format!("skipped: {} does not say where the corpus is", nab::FOLDER));
+            return Ok(true);
+        };
+        let report = nab::run(Path::new(&folder), self.seed, self.scores.as_deref(), progress)?;
+        publish(&report.markdown()?, &report, self.report.as_deref())?;
+        Ok(report.pass())
+    }
 }
 
 impl Output {

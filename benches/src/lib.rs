@@ -33,6 +33,8 @@
 //! stats      medians and percentiles
 //! bars       limits that figures are held against
 //! report     the table of ingest
+//! detect     what rules cost
+//! nab        the learned detector on the Numenta Anomaly Benchmark
 //! outbox     the outbox alone, beside a plain append log
 //! ```
 
@@ -40,6 +42,7 @@ pub mod bars;
 pub mod cell;
 pub mod clock;
 pub mod commands;
+pub mod detect;
 pub mod devices;
 pub mod drain;
 pub mod end_to_end;
@@ -51,6 +54,7 @@ pub mod ingest;
 pub mod load;
 pub mod machine;
 pub mod memory;
+pub mod nab;
 pub mod offered;
 pub mod outbox;
 pub mod packets;

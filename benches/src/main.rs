@@ -18,7 +18,7 @@ use penstock_benches::{drain, end_to_end, memory, outbox, servers, uplink};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::fronts::{Commands, Fairness, Fanout, Idle, Offered, Servers, Storm};
+use crate::fronts::{Commands, Detect, Fairness, Fanout, Idle, Nab, Offered, Servers, Storm};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -68,6 +68,10 @@ enum Benchmark {
     Memory(MemoryOptions),
     /// The outbox beside a plain append log, and its figures under load, held against what is demanded
     Outbox(OutboxOptions),
+    /// What rules cost, held against the bars
+    Detect(Detect),
+    /// The learned detector on the Numenta Anomaly Benchmark, held against the bars
+    Nab(Nab),
     /// One measurement of `outbox`, in a process of its own
     #[command(hide = true)]
     OutboxJob {
@@ -235,6 +239,8 @@ fn run(benchmark: &Benchmark) -> Result<bool> {
         Benchmark::Storm(options) => options.run(),
         Benchmark::Fairness(options) => options.run(),
         Benchmark::Commands(options) => options.run(),
+        Benchmark::Detect(options) => options.run(),
+        Benchmark::Nab(options) => options.run(),
         Benchmark::EndToEnd { options, formats } => {
             let folder = servers::folder(&options.folder, "bench-")?;
             let plan = plan(options);

@@ -50,6 +50,10 @@ pub(crate) enum Name {
     Memory,
     /// The outbox beside a plain append log, against what is demanded of it
     Outbox,
+    /// What rules on measurements cost in processor time and memory, against the bars
+    Detect,
+    /// The learned detector on the Numenta Anomaly Benchmark, if `PENSTOCK_NAB_DIR` says where it is
+    Nab,
 }
 
 /// What tells `penstock-benches` where rumqttd is.

@@ -1,0 +1,248 @@
+//! `detect`: what rules cost, in processor time and memory.
+//!
+//! Messages of a fleet are given to the same engine that runs in the gateway, without its outbox, in one thread. What a
+//! rule costs is the difference between runs with many rules and with one, so that reading the payload is not counted
+//! to it. Figures are processor time, not wall time.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use penstock::alerts::{Rules, Trial};
+use penstock::outbox::{Properties, Record};
+use penstock_proto::{Epoch, LogId, Seq};
+use serde::Serialize;
+use testkit::process::Usage;
+
+use crate::bars::Bar;
+use crate::machine::Machine;
+use crate::stats::median;
+
+/// When the fleet begins to speak, in Unix milliseconds, and how far its rounds are apart.
+const START_MS: u64 = 1_790_000_000_000;
+const EVERY_MS: u64 = 1_000;
+/// Static rules that are added to tell what one costs.
+const RULES: u32 = 10;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Devices, each with three metrics in one message.
+    pub devices: u32,
+    /// Messages of each device.
+    pub rounds: u32,
+    /// How often everything is measured; figures are medians.
+    pub repeats: u32,
+}
+
+/// Everything one run found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Which benchmark.
+    pub benchmark: &'static str,
+    /// Where and when.
+    pub machine: Machine,
+    /// As planned.
+    pub devices: u32,
+    /// Nanoseconds per message: reading three numbers out of JSON and one rule.
+    pub message_ns: f64,
+    /// Nanoseconds per sample that a further static rule costs.
+    pub rule_ns: f64,
+    /// Nanoseconds that an expression over two metrics costs per evaluation.
+    pub expression_ns: f64,
+    /// Bytes of memory that a series of a further static rule costs.
+    pub rule_bytes: f64,
+    /// Share of one core for 300,000 samples per second under all rules, in percent.
+    pub core_percent: f64,
+    /// Memory of the process with all rules and devices, in MiB.
+    pub memory_mib: f64,
+    /// The bars and whether they hold.
+    pub bars: Vec<Bar>,
+}
+
+/// What one set of rules cost.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    /// Nanoseconds of processor time per message.
+    message_ns: f64,
+    /// Growth of resident memory, in bytes.
+    bytes: f64,
+    /// Series that are watched.
+    series: usize,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the system does not tell what the process uses.
+pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
+    let machine = Machine::look(Path::new("."));
+    let mut base = Vec::new();
+    let mut many = Vec::new();
+    let mut expression = Vec::new();
+    let mut all = Vec::new();
+    for repeat in 1..=plan.repeats {
+        base.push(cost(plan, &one_rule())?);
+        many.push(cost(plan, &static_rules(1 + RULES))?);
+        expression.push(cost(plan, &format!("{}{EXPRESSION}", one_rule()))?);
+        all.push(cost(plan, &every_kind())?);
+        progress(&format!("repeat {repeat} of {}: {:.0} ns per message", plan.repeats, ns(&base)));
+    }
+    let rule_ns = (ns(&many) - ns(&base)) / f64::from(RULES);
+    // Two of its metrics arrive in one message, which is one evaluation.
+    let expression_ns = ns(&expression) - ns(&base);
+    let further = many.iter().zip(&base).map(|(many, one)| {
+        let series = many.series.saturating_sub(one.series);
+        (many.bytes - one.bytes) / f64::from(u32::try_from(series).unwrap_or(u32::MAX).max(1))
+    });
+    let rule_bytes = median(&further.collect::<Vec<_>>()).unwrap_or_default();
+    // 100,000 messages of three samples in a second.
+    let core_percent = ns(&all) * 100_000.0 / 1e9 * 100.0;
+    let rss = Usage::of(std::process::id()).context("the memory of this process")?.rss_bytes;
+    #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
+    let memory_mib = rss as f64 / f64::from(1 << 20);
+    let bars = vec![
+        Bar::at_most("nanoseconds of a static rule per sample", rule_ns, 20.0),
+        Bar::at_most("nanoseconds of an expression per evaluation", expression_ns, 1500.0),
+        Bar::at_most("bytes of a series of a static rule", rule_bytes, 64.0),
+        Bar::at_most("percent of a core, 300,000 samples/s under all rules", core_percent, 15.0),
+        Bar::at_most("MiB of the whole process", memory_mib, 300.0),
+    ];
+    Ok(Report {
+        benchmark: "detect",
+        machine,
+        devices: plan.devices,
+        message_ns: ns(&base),
+        rule_ns,
+        expression_ns,
+        rule_bytes,
+        core_percent,
+        memory_mib,
+        bars,
+    })
+}
+
+fn ns(costs: &[Cost]) -> f64 {
+    median(&costs.iter().map(|cost| cost.message_ns).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+/// Gives the fleet's messages to rules.
+fn cost(plan: &Plan, rules: &str) -> Result<Cost> {
+    let rules = Rules::parse(rules, "detect")?;
+    if let Some(error) = rules.errors().next() {
+        anyhow::bail!("{error}");
+    }
+    let names: Vec<String> = (0..plan.devices).map(|device| format!("device-{device:06}")).collect();
+    let before = Usage::of(std::process::id()).context("the memory of this process")?;
+    let mut trial = Trial::new(&rules, None);
+    let (mut seq, mut payload) = (0, String::new());
+    let mut begun = before.cpu;
+    for round in 0..=plan.rounds {
+        if round == 1 {
+            // The first round makes the series, and is not timed.
+            begun = Usage::of(std::process::id())?.cpu;
+        }
+        let at_ms = START_MS + u64::from(round) * EVERY_MS;
+        for (device, name) in (0_u32..).zip(&names) {
+            seq += 1;
+            payload.clear();
+            let wave = f64::from((device + round * 7) % 100) / 10.0;
+            write!(
+                payload,
+                "{{\"temperature\":{:.2},\"pressure\":{:.1},\"vibration\":{:.3},\"unit\":\"C\",\"ok\":true}}",
+                20.0 + wave,
+                100.0 + wave,
+                1.0 + wave / 10.0
+            )?;
+            let record = Record {
+                device: name,
+                topic: "devices/x/telemetry",
+                received_ms: at_ms,
+                qos: 1,
+                retain: false,
+                clock_synced: true,
+                properties: Properties::default(),
+                payload: payload.as_bytes(),
+            };
+            trial.apply((LogId(1), Epoch(1), Seq(seq)), &record, at_ms);
+        }
+        trial.take_events(|_| Ok::<(), anyhow::Error>(()))?;
+    }
+    let after = Usage::of(std::process::id())?;
+    let spent: Duration = after.cpu.saturating_sub(begun);
+    let messages = f64::from(plan.devices) * f64::from(plan.rounds);
+    #[expect(clippy::cast_precision_loss, reason = "sizes of processes")]
+    let bytes = after.rss_bytes as f64 - before.rss_bytes as f64;
+    Ok(Cost { message_ns: spent.as_secs_f64() * 1e9 / messages, bytes, series: trial.outcome().series })
+}
+
+fn one_rule() -> String {
+    static_rules(1)
+}
+
+/// Thresholds on one metric that nothing passes, beside a rule on each of the other two.
+fn static_rules(count: u32) -> String {
+    let mut text = String::from(
+        "[[rule]]\nid = \"p\"\nmetric = \"pressure\"\nraise = \"> 1000\"\n[[rule]]\nid = \"v\"\nmetric = \"vibration\"\nraise = \"> 1000\"\n",
+    );
+    for number in 0..count {
+        text.push_str(&format!(
+            "[[rule]]\nid = \"t{number}\"\nmetric = \"temperature\"\nraise = \"> {}\"\nclear = \"< 500\"\n",
+            1000 + number
+        ));
+    }
+    text
+}
+
+const EXPRESSION: &str =
+    "[[rule]]\nid = \"both\"\nkind = \"expr\"\nexpr = \"temperature > 1000.0 && pressure < 1.0\"\n";
+
+/// One of every deterministic kind.
+fn every_kind() -> String {
+    let rest = "[[rule]]\nid = \"rate\"\nkind = \"rate\"\nmetric = \"pressure\"\nraise = \"> 1000 per second\"\n\
+         [[rule]]\nid = \"stuck\"\nkind = \"stuck\"\nmetric = \"vibration\"\nepsilon = 0.0001\nfor = \"10m\"\n\
+         [[rule]]\nid = \"silent\"\nkind = \"deadman\"\nexpect_every = \"30s\"\nmissed = 3\n";
+    format!("{}{rest}", one_rule())
+}
+
+impl Report {
+    /// The figures as a table.
+    ///
+    /// # Errors
+    /// Never: writing to a text does not fail.
+    pub fn markdown(&self) -> Result<String> {
+        let mut text = String::new();
+        writeln!(text, "{}\n", self.machine.line())?;
+        writeln!(text, "| {} devices, three metrics each | |\n|---|---|", self.devices)?;
+        writeln!(text, "| message with one rule per metric, JSON read | {:.0} ns |", self.message_ns)?;
+        writeln!(text, "| one more static rule, per sample | {:.1} ns |", self.rule_ns)?;
+        writeln!(text, "| an expression, per evaluation | {:.0} ns |", self.expression_ns)?;
+        writeln!(text, "| one more series of a static rule | {:.1} bytes |", self.rule_bytes)?;
+        writeln!(text, "| 300,000 samples/s under all rules | {:.1} % of a core |", self.core_percent)?;
+        writeln!(text, "| the whole process | {:.0} MiB |", self.memory_mib)?;
+        Bar::write(&self.bars, &mut text)?;
+        Ok(text)
+    }
+
+    /// Whether every bar holds.
+    #[must_use]
+    pub fn pass(&self) -> bool {
+        Bar::all(&self.bars)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_the_benchmark_are_rules_and_watch_what_they_should() {
+        let plan = Plan { devices: 10, rounds: 2, repeats: 1 };
+        assert_eq!(cost(&plan, &one_rule()).unwrap().series, 30);
+        assert_eq!(cost(&plan, &static_rules(11)).unwrap().series, 130);
+        assert_eq!(cost(&plan, &format!("{}{EXPRESSION}", one_rule())).unwrap().series, 40);
+        assert_eq!(cost(&plan, &every_kind()).unwrap().series, 60);
+        assert!(cost(&plan, "[[rule]]\nid = \"x\"\n").is_err());
+    }
+}
