@@ -6,12 +6,16 @@
 //!        └───┴───────────── reads back and judges ◄─────────────────────┘
 //! ```
 //!
-//! Meanwhile commands go to the devices, through the queue of the stand-in's Service Bus; the fleet judges them too.
+//! Meanwhile commands go to the devices, through the queue of the stand-in's Service Bus; the fleet judges them too. Some
+//! devices have faults, of which the fleet keeps a list; rules find them, and their alerts go to the stand-in's Event Grid,
+//! where they are held against the list.
 //!
 //! With `--kill-gateway K` the gateway is killed (SIGKILL) at K moments under load and started again on the same
 //! ports. At the end it is asked to stop, which must succeed, and `penstock verify` proves from the topic alone
-//! that no record is missing. The demo passes when the fleet's verdict and `verify` both do.
+//! that no record is missing. The demo passes when the fleet's verdict and `verify` both do, and
+//! no alert that must be there is missing.
 
+mod alerts;
 mod kills;
 mod stage;
 mod verdict;

@@ -5,14 +5,17 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use testkit::alerts::Truth;
+use testkit::cloud::event_grid::KEYS;
 use testkit::cloud::{Cloud, Ready};
 use testkit::commands::queue::{self, QUEUE};
 use testkit::gateway::{Config, Gateway};
 use testkit::process::{self, Process};
 
+use super::alerts::{self, Arrived, Script, Standing};
 use super::{Arguments, kills};
 use crate::say;
 use crate::signals;
@@ -27,10 +30,16 @@ const EVENTS: (&str, u32) = ("events", 2);
 const LOCK_SECONDS: u32 = 30;
 
 /// What devices do with commands.
-const PROFILE: &str = "[commands]\nlatency_ms = 2\nanswer_ms = 20\nrefuse_percent = 2\nfail_percent = 3\n";
+const COMMANDS: &str = "[commands]\nlatency_ms = 2\nanswer_ms = 20\nrefuse_percent = 2\nfail_percent = 3\n";
 
 /// How often the stage looks at its processes.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often it says what has become of alerts.
+const ALERTS_EVERY: Duration = Duration::from_secs(5);
+
+/// Longest time after the load for the last alerts to arrive.
+const ALERTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest time after the load for the fleet to drain, read back and judge.
 const JUDGE_WITHIN: Duration = Duration::from_secs(180);
@@ -52,6 +61,11 @@ impl Plan<'_> {
     fn profile(&self) -> PathBuf {
         self.folder.join("profile.toml")
     }
+
+    /// Where the fleet writes down which faults it had.
+    fn truth(&self) -> PathBuf {
+        self.folder.join("truth.jsonl")
+    }
 }
 
 /// What was played.
@@ -70,6 +84,8 @@ pub(super) struct Played {
     pub(super) kills: u32,
     /// What the gateway cost.
     pub(super) cost: Cost,
+    /// What came of the alerts.
+    pub(super) alerts: alerts::Account,
 }
 
 /// What all incarnations of the gateway used together.
@@ -99,6 +115,8 @@ pub(super) struct Stage<'a> {
     progress: Tail,
     kills: u32,
     cost: Cost,
+    script: Script,
+    arrived: Arrived,
 }
 
 impl<'a> Stage<'a> {
@@ -109,27 +127,37 @@ impl<'a> Stage<'a> {
             fs::create_dir(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
             Ok(folder)
         };
-        let (cloud, connection_string) =
-            queue::start(&folder("cloud")?, &[TOPIC, EVENTS], LOCK_SECONDS).context("the cloud stand-in")?;
+        let event_grid = ["--eventgrid", "127.0.0.1:0"];
+        let cloud = queue::start_with(&folder("cloud")?, &[TOPIC, EVENTS], LOCK_SECONDS, &event_grid);
+        let (cloud, connection_string) = cloud.context("the cloud stand-in")?;
+        let script = Script::of(plan.arguments);
+        let (rules, key) = (plan.folder.join("rules.toml"), plan.folder.join("event-grid-key"));
+        write(&rules, &script.rules())?;
+        write(&key, KEYS[0])?;
+        let endpoint = cloud.ready().event_grid_endpoint().context("the stand-in has no Event Grid")?;
         let config = Config::default()
             .id("demo")
             .uplink(&cloud.ready().kafka, TOPIC.0)
             .events(EVENTS.0)
-            .commands(&connection_string);
+            .commands(&connection_string)
+            .rules(&rules, &plan.folder.join("alerts"))
+            .event_grid(&endpoint, &key);
         let gateway = Gateway::start(&folder("gateway")?, config)?;
         say::line(&format!(
-            "cloud stand-in: kafka {}, control {}",
+            "cloud stand-in: kafka {}, event grid {endpoint}, control {}",
             cloud.ready().kafka,
             cloud.ready().control
         ));
         say::line(&format!("gateway: mqtt {}, health http://{}", gateway.mqtt(), gateway.ready().health));
         let mut command = Command::new(process::find("firmware-sim")?);
         command.args(fleet_arguments(plan, gateway.mqtt(), cloud.ready()));
-        fs::write(plan.profile(), PROFILE).context("the fleet's profile cannot be written")?;
+        let commands = if plan.arguments.commands > 0 { COMMANDS } else { "" };
+        write(&plan.profile(), &format!("{commands}{}", script.faults()))?;
         let log = plan.folder.join("fleet.log");
         let fleet = Process::spawn("firmware-sim", &mut command, &log)?;
         let progress = Tail { file: log, shown: 0 };
-        Ok(Self { plan, fleet, gateway, cloud, progress, kills: 0, cost: Cost::default() })
+        let (cost, arrived) = (Cost::default(), Arrived::default());
+        Ok(Self { plan, fleet, gateway, cloud, progress, kills: 0, cost, script, arrived })
     }
 
     /// Plays to the end: load with kills, read-back, graceful stop, verification.
@@ -140,6 +168,7 @@ impl<'a> Stage<'a> {
         if !fleet.success() {
             self.fleet.lines().iter().for_each(|line| say::line(line));
         }
+        let alerts = self.account()?;
         say::step("stopping the gateway");
         self.charge()?;
         let gateway = self.gateway.stop()?;
@@ -153,6 +182,7 @@ impl<'a> Stage<'a> {
             kills_wanted: self.plan.arguments.kill_gateway,
             kills: self.kills,
             cost: self.cost,
+            alerts,
         })
     }
 
@@ -162,9 +192,11 @@ impl<'a> Stage<'a> {
         let moments = kills::moments(self.plan.arguments.kill_gateway, self.plan.seed, load);
         let mut moments = moments.into_iter().peekable();
         let start = signals::now();
+        let mut due = start + ALERTS_EVERY;
         while self.fleet.running()? {
             signals::check()?;
             self.progress.show()?;
+            due = self.show_alerts(due)?;
             if moments.next_if(|moment| start.elapsed() >= *moment).is_some() {
                 self.kill_gateway()?;
             }
@@ -175,6 +207,34 @@ impl<'a> Stage<'a> {
             thread::park_timeout(LOOK);
         }
         signals::check()
+    }
+
+    /// Says what has become of alerts, once it is time. Returns when to say it next.
+    fn show_alerts(&mut self, due: Instant) -> Result<Instant> {
+        if signals::now() < due {
+            return Ok(due);
+        }
+        self.arrived.follow(self.cloud.control().event_grid())?;
+        let Arrived { raised, resolved, storms, .. } = self.arrived;
+        say::line(&format!("alerts: {raised} raised, {resolved} resolved, {storms} of storms"));
+        Ok(signals::now() + ALERTS_EVERY)
+    }
+
+    /// Waits for the last alerts and holds all of them against the faults of the fleet.
+    fn account(&mut self) -> Result<alerts::Account> {
+        say::step("the alerts");
+        let end = signals::now() + ALERTS_WITHIN;
+        let patience = || {
+            signals::check()?;
+            thread::park_timeout(LOOK);
+            Ok(signals::now() < end)
+        };
+        let standing = alerts::settled(&self.gateway, &self.cloud, &mut self.arrived, patience)?;
+        let Standing { entries, open, .. } = standing;
+        let truth = Truth::read(&self.plan.truth()).context("what the fleet says of its faults")?;
+        let verdict = self.script.judge(&truth, &self.arrived);
+        let Arrived { raised, resolved, .. } = self.arrived;
+        Ok(alerts::Account { verdict, raised, resolved, entries, arrived: self.arrived.different(), open })
     }
 
     fn kill_gateway(&mut self) -> Result<()> {
@@ -249,6 +309,10 @@ impl Tail {
     }
 }
 
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+}
+
 fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, cloud: &Ready) -> Vec<String> {
     let Arguments { devices, rate, seconds, commands, kill_gateway, .. } = plan.arguments;
     let kafka = &cloud.kafka;
@@ -262,8 +326,9 @@ fn fleet_arguments(plan: &Plan<'_>, mqtt: &str, cloud: &Ready) -> Vec<String> {
     option("readback", format!("kafka://{kafka}/{}", TOPIC.0));
     option("report", plan.report.to_string_lossy().into_owned());
     option("progress", "plain".to_owned());
+    option("profile", plan.profile().to_string_lossy().into_owned());
+    option("truth", plan.truth().to_string_lossy().into_owned());
     if *commands > 0 {
-        option("profile", plan.profile().to_string_lossy().into_owned());
         option("commands", commands.to_string());
         option("command-control", cloud.control.clone());
         option("command-entity", QUEUE.to_owned());

@@ -17,6 +17,7 @@ pub(super) fn complete(file: &Path, played: &Played) -> Result<Report> {
     report.kills = played.kills.into();
     report.gateway_cpu_us_per_message = cpu_micros_per_message(&report, played);
     report.gateway_rss_bytes = Some(played.cost.rss_peak);
+    report.alerts = Some(played.alerts.verdict.counts.clone());
     report.set_reasons([report.reasons.clone(), broken(&report, played)].concat());
     report.write(file).with_context(|| format!("{} cannot be written", file.display()))?;
     Ok(report)
@@ -71,6 +72,7 @@ fn broken(report: &Report, played: &Played) -> Vec<String> {
             played.kills, played.kills_wanted
         ));
     }
+    reasons.extend(played.alerts.broken());
     if played.gateway.code() != Some(0) {
         reasons.push(format!("the gateway was asked to stop and ended with {}", played.gateway));
     }
@@ -102,7 +104,7 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
             settle_ms.p99
         )
     });
-    let rows = [
+    let before = [
         ("what", "result".to_owned()),
         ("acked", report.acked.to_string()),
         ("delivered", count(report.delivered)),
@@ -116,6 +118,8 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
             format!("{:.1} / {:.1} / {:.1} ms", report.ack_ms.p50, report.ack_ms.p99, report.ack_ms.max)
         }),
         ("commands", commands.unwrap_or_else(|| "none".to_owned())),
+    ];
+    let after = [
         ("gateway CPU per message", cpu),
         ("gateway memory, peak", format!("{megabytes} MB")),
         ("gateway killed", played.kills.to_string()),
@@ -123,7 +127,11 @@ pub(super) fn summary(report: &Report, played: &Played, file: &Path) -> String {
         ("verdict", verdict.to_owned()),
         ("report", file.display().to_string()),
     ];
-    say::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))
+    let row = |(name, value): (&str, String)| vec![name.to_owned(), value];
+    let mut rows: Vec<_> = before.map(row).into();
+    rows.extend(played.alerts.rows().into_iter().map(|(name, value)| vec![name, value]));
+    rows.extend(after.map(row));
+    say::table(&rows)
 }
 
 fn passed(passed: bool) -> &'static str {
@@ -136,6 +144,9 @@ mod tests {
     use std::process::ExitStatus;
     use std::time::Duration;
 
+    use testkit::alerts::{Counts, Verdict};
+
+    use super::super::alerts::Account;
     use super::super::stage::Cost;
     use super::*;
 
@@ -155,6 +166,8 @@ mod tests {
     fn played(kills: u32) -> Played {
         let success = ExitStatus::from_raw(0);
         let cost = Cost { cpu: Duration::from_millis(30), rss_peak: 5_000_000 };
+        let verdict = Verdict { counts: Counts::default(), reasons: Vec::new() };
+        let alerts = Account { verdict, raised: 0, resolved: 0, entries: 0, arrived: 0, open: 0 };
         Played {
             fleet: success,
             gateway: success,
@@ -163,6 +176,7 @@ mod tests {
             kills_wanted: kills,
             kills,
             cost,
+            alerts,
         }
     }
 
@@ -202,6 +216,14 @@ mod tests {
     fn only_kills_excuse_duplicates() {
         check(|report, _| report.duplicated = Some(4), 0, &["4 duplicated"]);
         check(|report, _| report.duplicated = Some(4), 1, &[]);
+    }
+
+    #[test]
+    fn alerts_that_are_missing_fail() {
+        let expected = "lane alerts has 3 entries, and Event Grid 0 different events";
+        check(|_, played| played.alerts.entries = 3, 0, &[expected]);
+        let missed = || vec!["missed".to_owned()];
+        check(|_, played| played.alerts.verdict.reasons = missed(), 0, &["missed"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask drill`: the real gateway under a real fleet dies in a hundred ways, and everything that was
 //! acknowledged must arrive all the same. `docs/durability.md` says what is promised and what this shows.
 
+mod alerts;
 pub(crate) mod commands;
 mod disk_full;
 mod episode;
@@ -46,6 +47,8 @@ pub(crate) struct Arguments {
     pub(crate) reconnect: reconnect::Options,
     #[command(flatten)]
     pub(crate) commands: commands::Options,
+    #[command(flatten)]
+    pub(crate) alerts: alerts::Options,
 }
 
 /// The size of a drill that lasts.
@@ -55,14 +58,15 @@ pub(crate) struct Scale {
     /// How long the troubles go on; 2 in an outage, 5 in a reconnect drill, 1 in a drill of commands
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_080))]
     pub(crate) minutes: Option<u32>,
-    /// How many devices; 60 in an outage, 10000 in a reconnect drill, 1000 in a drill of commands
+    /// How many devices; 60 in an outage, 10000 in a reconnect drill, 1000 in a drill of commands, 200 in one of alerts
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     pub(crate) devices: Option<u32>,
     /// Messages per second of all devices; 1500 in an outage, 2000 in a reconnect drill, 0.2 for each device in a drill
-    /// of commands
+    /// of commands, 5000 in one of alerts
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=200_000))]
     pub(crate) rate: Option<u32>,
-    /// Where the JSON report goes; `outage-report.json`, `reconnect-report.json` or `commands-report.json` in the
+    /// Where the JSON report goes; `outage-report.json`, `reconnect-report.json`, `commands-report.json` or
+    /// `alerts-report.json` in the
     /// target folder unless said otherwise
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
@@ -82,6 +86,8 @@ pub(crate) enum Kind {
     Reconnect,
     /// Commands go to devices that come, go and move between two gateways, while Service Bus and kills get in the way
     Commands,
+    /// The gateway is killed while its rules read one fixed log, and Event Grid gets in the way
+    Alerts,
 }
 
 /// Makes sure of the packages, builds, and drills.
@@ -109,7 +115,10 @@ pub(crate) fn short(cargo: &Cargo) -> Result<()> {
     drill(&Arguments { scale, reconnect, ..arguments(Kind::Reconnect) }, LASTS_IN_CI, cargo)?;
     let scale = Scale { devices: Some(60), ..Scale::default() };
     let commands = commands::Options { commands: 600 };
-    drill(&Arguments { scale, commands, ..arguments(Kind::Commands) }, COMMANDS_IN_CI, cargo)
+    drill(&Arguments { scale, commands, ..arguments(Kind::Commands) }, COMMANDS_IN_CI, cargo)?;
+    let scale = Scale { devices: Some(50), rate: Some(2000), ..Scale::default() };
+    let alerts = alerts::Options { kills: 8, log_seconds: 10 };
+    drill(&Arguments { scale, alerts, ..arguments(Kind::Alerts) }, Duration::ZERO, cargo)
 }
 
 /// How long the troubles of an outage or of a reconnect drill go on in `ci`.
@@ -127,6 +136,7 @@ fn arguments(kind: Kind) -> Arguments {
         outage: outage::Options::default(),
         reconnect: reconnect::Options::default(),
         commands: commands::Options::default(),
+        alerts: alerts::Options::default(),
     }
 }
 
@@ -143,6 +153,7 @@ fn drill(arguments: &Arguments, lasts: Duration, cargo: &Cargo) -> Result<()> {
         }
         Kind::Reconnect => reconnect::run(arguments.reconnect, &arguments.scale, lasts, seed, folder.path()),
         Kind::Commands => commands::run(arguments.commands, &arguments.scale, lasts, seed, folder.path()),
+        Kind::Alerts => alerts::run(arguments.alerts, &arguments.scale, seed, folder.path()),
         kind => episodes(kind, arguments, seed, folder.path()),
     };
     match outcome {
