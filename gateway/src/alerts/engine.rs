@@ -151,6 +151,11 @@ impl Engine {
         reader.set_metrics(rules.set.metrics());
     }
 
+    /// Silence until `at_ms` says nothing about devices.
+    pub(super) fn hold(&mut self, at_ms: u64) {
+        self.evaluator.hold(at_ms.max(self.moment.now_ms));
+    }
+
     /// Goes on at `to` without having looked at what lies before it.
     pub(super) fn skip(&mut self, to: Seq) {
         self.counts.skipped += to.0.saturating_sub(self.position.0);

@@ -222,10 +222,12 @@ impl Worker {
             if self.is_full() {
                 return false;
             }
+            // Before the look: what is committed later must not seem to be missing now.
+            let wall_ms = clock::unix_ms();
             let segment = match self.consumer.try_next(READ_BYTES) {
                 Ok(Some(segment)) => segment,
                 Ok(None) => {
-                    self.even();
+                    self.at_the_end(wall_ms);
                     return false;
                 }
                 Err(error) => {
@@ -246,14 +248,27 @@ impl Worker {
         true
     }
 
-    /// The log is read to its end: the wall clock takes over.
-    fn even(&mut self) {
-        let moment = Moment { now_ms: clock::unix_ms(), epoch: self.builder.outbox.epoch() };
+    /// There is nothing to read: the wall clock takes over, unless something is on its way to the log or cannot come.
+    fn at_the_end(&mut self, wall_ms: u64) {
+        let status = self.builder.outbox.status();
+        let lane = Lane::Telemetry.pick(&status.lanes);
+        if lane.next > self.engine.position() || status.poisoned.is_some() {
+            // It cannot be read now.
+            return;
+        }
+        self.lag = Lag { even: clock::now(), bytes: 0, records: 0, ..self.lag };
+        if lane.refusing.is_some() {
+            // Devices are not listened to; their silence says nothing.
+            self.engine.hold(wall_ms);
+        }
+        if status.queue_bytes > 0 {
+            return;
+        }
+        let moment = Moment { now_ms: wall_ms, epoch: self.builder.outbox.epoch() };
         self.engine.idle(moment, &mut self.effects);
         if !self.effects.is_empty() {
             self.gathered_since_ms.get_or_insert(moment.now_ms);
         }
-        self.lag = Lag { even: clock::now(), bytes: 0, records: 0, ..self.lag };
     }
 
     fn is_full(&self) -> bool {
