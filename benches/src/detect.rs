@@ -241,7 +241,7 @@ mod tests {
         let plan = Plan { devices: 10, rounds: 2, repeats: 1 };
         assert_eq!(cost(&plan, &one_rule()).unwrap().series, 30);
         assert_eq!(cost(&plan, &static_rules(11)).unwrap().series, 130);
-        assert_eq!(cost(&plan, &format!("{}{EXPRESSION}", one_rule())).unwrap().series, 40);
+        assert_eq!(cost(&plan, &format!("{}{EXPRESSION}", one_rule())).unwrap().series, 60);
         assert_eq!(cost(&plan, &every_kind()).unwrap().series, 60);
         assert!(cost(&plan, "[[rule]]\nid = \"x\"\n").is_err());
     }

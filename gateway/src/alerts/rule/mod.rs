@@ -11,7 +11,7 @@
 //! state was written down and read back in between. Per subject (a rule, a device, a metric where the rule is about
 //! one) edges come as raised, any number of changes of severity, cleared, and again.
 //!
-//! A file is read as far as it can be ([`Parsed`]): a rule with a mistake is left out and reported, the others run.
+//! A file is read as far as it can be ([`file::Parsed`]): a rule with a mistake is left out and reported, the others run.
 //! `docs/rules.md` is the page for those who write rules.
 
 mod comparison;
