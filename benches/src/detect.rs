@@ -62,14 +62,40 @@ pub struct Report {
 }
 
 /// What one set of rules cost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Cost {
     /// Nanoseconds of processor time per message.
     message_ns: f64,
-    /// Growth of resident memory, in bytes.
+    /// Growth of resident memory, in bytes. Tells something only while nothing was freed before.
     bytes: f64,
-    /// Series that are watched.
-    series: usize,
+    /// What took it.
+    trial: Trial,
+}
+
+/// What rules take in memory.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    /// Bytes of a series of a further static rule.
+    rule_bytes: f64,
+    /// The process with a rule of every kind, in MiB.
+    process_mib: f64,
+}
+
+impl Memory {
+    /// Measures before anything else: what was freed would be used again and hide what is taken. So each trial is kept
+    /// until all are measured.
+    fn of(plan: &Plan) -> Result<Self> {
+        let brief = Plan { rounds: 2, ..*plan };
+        let all = cost(&brief, &every_kind())?;
+        let rss = Usage::of(std::process::id()).context("the memory of this process")?.rss_bytes;
+        let (one, many) = (cost(&brief, &one_rule())?, cost(&brief, &static_rules(1 + RULES))?);
+        let series = |cost: &Cost| f64::from(u32::try_from(cost.trial.outcome().series).unwrap_or(u32::MAX));
+        let rule_bytes = (many.bytes - one.bytes) / (series(&many) - series(&one)).max(1.0);
+        drop(all);
+        #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
+        let process_mib = rss as f64 / f64::from(1 << 20);
+        Ok(Self { rule_bytes, process_mib })
+    }
 }
 
 /// Measures.
@@ -78,30 +104,24 @@ struct Cost {
 /// When the system does not tell what the process uses.
 pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
     let machine = Machine::look(Path::new("."));
+    let memory = Memory::of(plan)?;
     let mut base = Vec::new();
     let mut many = Vec::new();
     let mut expression = Vec::new();
     let mut all = Vec::new();
     for repeat in 1..=plan.repeats {
-        base.push(cost(plan, &one_rule())?);
-        many.push(cost(plan, &static_rules(1 + RULES))?);
-        expression.push(cost(plan, &format!("{}{EXPRESSION}", one_rule()))?);
-        all.push(cost(plan, &every_kind())?);
+        base.push(cost(plan, &one_rule())?.message_ns);
+        many.push(cost(plan, &static_rules(1 + RULES))?.message_ns);
+        expression.push(cost(plan, &format!("{}{EXPRESSION}", one_rule()))?.message_ns);
+        all.push(cost(plan, &every_kind())?.message_ns);
         progress(&format!("repeat {repeat} of {}: {:.0} ns per message", plan.repeats, ns(&base)));
     }
     let rule_ns = (ns(&many) - ns(&base)) / f64::from(RULES);
     // Two of its metrics arrive in one message, which is one evaluation.
     let expression_ns = ns(&expression) - ns(&base);
-    let further = many.iter().zip(&base).map(|(many, one)| {
-        let series = many.series.saturating_sub(one.series);
-        (many.bytes - one.bytes) / f64::from(u32::try_from(series).unwrap_or(u32::MAX).max(1))
-    });
-    let rule_bytes = median(&further.collect::<Vec<_>>()).unwrap_or_default();
     // 100,000 messages of three samples in a second.
     let core_percent = ns(&all) * 100_000.0 / 1e9 * 100.0;
-    let rss = Usage::of(std::process::id()).context("the memory of this process")?.rss_bytes;
-    #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
-    let memory_mib = rss as f64 / f64::from(1 << 20);
+    let Memory { rule_bytes, process_mib: memory_mib } = memory;
     let bars = vec![
         Bar::at_most("nanoseconds of a static rule per sample", rule_ns, 20.0),
         Bar::at_most("nanoseconds of an expression per evaluation", expression_ns, 1500.0),
@@ -123,8 +143,8 @@ pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
     })
 }
 
-fn ns(costs: &[Cost]) -> f64 {
-    median(&costs.iter().map(|cost| cost.message_ns).collect::<Vec<_>>()).unwrap_or_default()
+fn ns(samples: &[f64]) -> f64 {
+    median(samples).unwrap_or_default()
 }
 
 /// Gives the fleet's messages to rules.
@@ -174,7 +194,7 @@ fn cost(plan: &Plan, rules: &str) -> Result<Cost> {
     let messages = f64::from(plan.devices) * f64::from(plan.rounds);
     #[expect(clippy::cast_precision_loss, reason = "sizes of processes")]
     let bytes = after.rss_bytes as f64 - before.rss_bytes as f64;
-    Ok(Cost { message_ns: spent.as_secs_f64() * 1e9 / messages, bytes, series: trial.outcome().series })
+    Ok(Cost { message_ns: spent.as_secs_f64() * 1e9 / messages, bytes, trial })
 }
 
 fn one_rule() -> String {
@@ -239,10 +259,11 @@ mod tests {
     #[test]
     fn the_rules_of_the_benchmark_are_rules_and_watch_what_they_should() {
         let plan = Plan { devices: 10, rounds: 2, repeats: 1 };
-        assert_eq!(cost(&plan, &one_rule()).unwrap().series, 30);
-        assert_eq!(cost(&plan, &static_rules(11)).unwrap().series, 130);
-        assert_eq!(cost(&plan, &format!("{}{EXPRESSION}", one_rule())).unwrap().series, 60);
-        assert_eq!(cost(&plan, &every_kind()).unwrap().series, 60);
+        let series = |rules: &str| cost(&plan, rules).unwrap().trial.outcome().series;
+        assert_eq!(series(&one_rule()), 30);
+        assert_eq!(series(&static_rules(11)), 130);
+        assert_eq!(series(&format!("{}{EXPRESSION}", one_rule())), 60);
+        assert_eq!(series(&every_kind()), 60);
         assert!(cost(&plan, "[[rule]]\nid = \"x\"\n").is_err());
     }
 }
