@@ -22,6 +22,7 @@ const RULES: &str = r#"
 [alerting]
 group_by = ["tenant", "rule"]
 max_rate = { events_per_s = 5000, burst = 1000000 }
+tenant_rate = { events_per_s = 5000, burst = 1000000 }
 flapping = { max_transitions = 0, window = "1s" }
 repeat_interval = "0s"
 storm = { when_open_in_group = 100000 }
@@ -60,8 +61,12 @@ missed = 3
 const QUIET: Duration = Duration::from_secs(8);
 /// Longest time for a run to come to an end.
 const SETTLE_WITHIN: Duration = Duration::from_secs(300);
-/// A gateway lives between these before it is killed.
-const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(2500));
+/// A gateway lives between these before it is killed: in the first half of the kills, so that they meet it while it
+/// reads the log, and then, so that they meet snapshots and what is sent.
+const LIVES: [(Duration, Duration); 2] = [
+    (Duration::from_millis(1), Duration::from_millis(250)),
+    (Duration::from_millis(20), Duration::from_millis(2500)),
+];
 
 /// The events of a run.
 pub(super) struct Run {
@@ -106,7 +111,9 @@ pub(super) fn killed(plan: &Plan, log: &Log, folder: &Path) -> Result<Run> {
     let mut amid = 0;
     for kill in 0..plan.kills {
         trouble(&mut random, scene.cloud.control().event_grid())?;
-        wait_until(signals::now() + random.random_range(LIFE.0..LIFE.1))?;
+        let [(least, most), later] = LIVES;
+        let (least, most) = if kill < plan.kills / 2 { (least, most) } else { later };
+        wait_until(signals::now() + random.random_range(least..most))?;
         amid += u32::from(super::scene::standing(&gateway).is_ok_and(|standing| standing.lag > 0));
         gateway.kill()?;
         gateway.restart().with_context(|| format!("start after kill {}", kill + 1))?;
