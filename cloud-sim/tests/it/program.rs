@@ -62,8 +62,9 @@ fn the_tier_can_be_chosen_on_the_command_line() {
     assert_eq!(client.produce(Batch { codec: 1, ..Batch::PLAIN }).map(|stored| stored.error), Some(43));
     assert_eq!(client.produce(Batch { records: 50, ..Batch::PLAIN }).map(|stored| stored.error), Some(44));
     let delayed = client.produce(Batch { records: 12, ..Batch::PLAIN }).unwrap();
-    // The batch with gzip came in too, so it was paid for.
-    assert_eq!((delayed.error, delayed.throttle_ms), (0, 300));
+    // The batch with gzip came in too, so it was paid for; what passed meanwhile is taken off.
+    assert_eq!(delayed.error, 0);
+    assert!((200..=300).contains(&delayed.throttle_ms), "{} ms", delayed.throttle_ms);
     assert_eq!(client.receive(), None, "closed when it says nothing");
 }
 

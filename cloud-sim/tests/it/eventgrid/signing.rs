@@ -164,5 +164,5 @@ fn a_new_token_opens_again() {
         let proof = token(&sim, "https://eventgrid.azure.net");
         Request { path: TOPIC, ..Request::with_proof("authorization", proof) }.events(&sim, &["1"]) == 200
     };
-    assert!(opens() || opens());
+    assert!((0..100).any(|_| opens()));
 }

@@ -5,11 +5,18 @@ use testkit::azure_clients::Library;
 
 use super::{SENDERS, Site, command, send};
 use crate::clients::agent::{Agent, Library as Mqtt};
+use crate::hub;
 
-/// Reads a command and answers it with these lines.
-fn answer(device: &mut Agent, payload: &str, answer: &Value) {
+/// Reads a command with this payload and answers it, once the cloud knows that the device has it: a library may
+/// send an answer before its acknowledgement, and of such a command no event says that it was delivered.
+fn answer(device: &mut Agent, site: &Site, payload: &str, answer: &Value) {
     let message = device.message();
     assert_eq!(message["payload"], payload, "{message}");
+    hub::wait_for("the command to be delivered", || {
+        let events = site.events_now("pump-7");
+        let delivered = events.iter().filter(|event| event["data"]["status"] == "delivered").count();
+        (delivered.to_string() == payload).then_some(())
+    });
     let topic = message["response_topic"].as_str().expect("where to answer").to_owned();
     device.publish(&topic, &answer.to_string(), 1);
 }
@@ -24,9 +31,14 @@ fn the_answer_of_the_device_is_the_final_status() {
             let mut traced = command("pump-7", "b", "2");
             traced["properties"] = json!({ "penstock-origin": "edge-01/4f/1/telemetry/17" });
             send(&mut sender, &[command("pump-7", "a", "1"), traced, command("pump-7", "c", "3")]);
-            answer(&mut device, "1", &json!({ "status": "succeeded", "code": 0, "detail": { "speed": 7 } }));
-            answer(&mut device, "2", &json!({ "status": "failed", "code": 17, "detail": "jammed" }));
-            answer(&mut device, "3", &json!({ "status": "rejected" }));
+            let answers = [
+                json!({ "status": "succeeded", "code": 0, "detail": { "speed": 7 } }),
+                json!({ "status": "failed", "code": 17, "detail": "jammed" }),
+                json!({ "status": "rejected" }),
+            ];
+            for (payload, said) in ["1", "2", "3"].into_iter().zip(&answers) {
+                answer(&mut device, &site, payload, said);
+            }
             site.wait_for_active(0);
             assert_eq!(site.queue().dead, 0, "an answer is no dead letter: {:?}", site.queue());
 
