@@ -22,11 +22,8 @@ async fn accept_again(namespace: &Namespace, session: &str) -> Box<SessionLink> 
         loop {
             match namespace.accept(QUEUE, Wish::Session(session)).await {
                 Ok(link) => return link,
-                Err(LinkError::Lost(cause)) => {
-                    // The pause that is asked for; none while the first token is fetched.
-                    tokio::time::sleep(cause.retry_after.unwrap_or_default()).await;
-                }
-                Err(LinkError::Locked(_)) => tokio::task::yield_now().await,
+                // Asking before the pause is over costs nothing and lengthens nothing.
+                Err(LinkError::Lost(_) | LinkError::Locked(_)) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }

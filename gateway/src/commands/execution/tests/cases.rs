@@ -5,7 +5,7 @@ use std::sync::Arc;
 use penstock_proto::Lane;
 use serde_json::Value as Json;
 
-use super::world::{DEVICE, command, received, timing, voice};
+use super::messages::{DEVICE, command, received, timing, voice};
 use crate::commands::contract::{Command, Completion, Defaults, Phase, Record};
 use crate::commands::execution::{Arrival, Batch, Event, Execution, Heard, Heeding, Now, Step};
 use crate::commands::message::{Body, Disposition, LockToken, Received, Value};

@@ -3,5 +3,6 @@
 
 mod cases;
 mod explore;
+mod messages;
 mod table;
 mod world;

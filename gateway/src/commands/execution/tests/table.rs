@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, timeout};
 
-use super::world::{DEVICE, command, received, timing, voice};
+use super::messages::{DEVICE, command, received, timing, voice};
 use crate::commands::contract::{
     Command, Completion, Defaults, Letter, Limits, Phase, Record, Records, record_key,
 };

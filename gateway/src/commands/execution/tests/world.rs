@@ -7,14 +7,13 @@ use std::sync::Arc;
 use penstock_proto::Lane;
 use serde_json::Value as Json;
 
-use crate::commands::contract::{Command, Completion, Defaults, Identity, Phase, Record, Voice, record_key};
-use crate::commands::execution::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Step, Timing};
-use crate::commands::message::{Body, Disposition, LockToken, Received, Value};
+use super::messages::{DEVICE, START_MS, command, received, timing, voice};
+use crate::commands::contract::{Command, Completion, Identity, Phase, Record, record_key};
+use crate::commands::execution::{Arrival, Batch, Event, Execution, Heard, Heeding, News, Step};
+use crate::commands::message::{Disposition, LockToken};
 use crate::mqtt::NotDelivered;
 use crate::outbox::{Encoded, StateOps};
 
-pub(super) const DEVICE: &str = "press-7";
-const START_MS: u64 = 1_790_000_000_000;
 /// Deliveries after which Service Bus gives a message up.
 const DELIVERIES_MAX: u32 = 10;
 
@@ -676,39 +675,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-pub(super) const fn timing() -> Timing {
-    Timing { ack_timeout_ms: 30_000, answer_timeout_ms: 60_000 }
-}
-
-pub(super) fn voice() -> Voice {
-    Voice { gateway: "site-7".into(), type_prefix: "io.penstock".into() }
-}
-
-/// A message as Service Bus has it.
-pub(super) fn received(sequence: i64, completion: Completion) -> Received {
-    Received {
-        lock: LockToken([0; 16]),
-        sequence,
-        enqueued_ms: START_MS - 1000,
-        delivery_count: 0,
-        message_id: Some(format!("c-{sequence}")),
-        session_id: Some(DEVICE.to_owned()),
-        subject: Some("open".to_owned()),
-        content_type: None,
-        correlation_id: None,
-        reply_to: None,
-        reply_to_session_id: None,
-        expires_ms: None,
-        properties: vec![("penstock-completion".to_owned(), Value::Text(completion.word().to_owned()))],
-        body: Body::Data(b"{}".to_vec()),
-    }
-}
-
-pub(super) fn command(received: &Received) -> Arc<Command> {
-    let defaults = Defaults { completion: Completion::Delivered, tenant: None };
-    Arc::new(Command::read(received, "commands", &defaults).expect("a command"))
 }
 
 fn message(sequence: i64, completion: Completion) -> Message {
