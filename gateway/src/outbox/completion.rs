@@ -3,15 +3,14 @@
 //! A connection has one [`Completion`] for its life. Each submission gets the next [`Ticket`]; a
 //! commit completes tickets in order and wakes the connection once, however many it completed.
 
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::supervise::clock;
+use crate::supervise::wait_for;
 
 /// The number of a submission within its completion: 1, 2, 3 and so on. The default, 0, stands for
 /// no submission at all.
@@ -101,21 +100,11 @@ impl Completion {
     ///
     /// [`CommitFailed`] when it is not durable and never will be.
     pub fn wait(&self, ticket: Ticket, deadline: Instant) -> Option<Result<(), CommitFailed>> {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut cx = Context::from_waker(&waker);
-        let before = Ticket(ticket.0.saturating_sub(1));
-        loop {
-            match self.poll_durable(before, &mut cx) {
-                Poll::Ready(result) => return Some(result.map(drop)),
-                Poll::Pending if ticket == Ticket::default() => return Some(Ok(())),
-                Poll::Pending => {}
-            }
-            let left = deadline.saturating_duration_since(clock::now());
-            if left.is_zero() {
-                return None;
-            }
-            std::thread::park_timeout(left);
+        if ticket == Ticket::default() && !self.has_failed() {
+            return Some(Ok(()));
         }
+        let before = Ticket(ticket.0.saturating_sub(1));
+        wait_for(poll_fn(|cx| self.poll_durable(before, cx)), deadline).map(|result| result.map(drop))
     }
 
     /// The next ticket. The caller holds the arena's lock, which orders tickets as submissions.
@@ -161,15 +150,6 @@ impl Completion {
     }
 }
 
-/// Wakes a thread that is parked.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 impl State {
     fn remember(&mut self, waker: &Waker) {
         match &mut self.waker {
@@ -181,7 +161,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
 
     use super::*;
 

@@ -218,7 +218,15 @@ impl Handle {
         self.0.commits.wait(seen, clock::now().checked_add(timeout))
     }
 
-    /// Lets [`Self::wait_commit`] return.
+    /// The same for a consumer of one lane, which sleeps through commits without entries of it. What concerns every
+    /// lane, such as a request to let go of the oldest, wakes it too. Its counter is another than that of
+    /// [`Self::wait_commit`].
+    #[must_use]
+    pub fn wait_commit_in(&self, lane: Lane, seen: u64, timeout: Duration) -> u64 {
+        self.0.commits.wait_in(lane, seen, clock::now().checked_add(timeout))
+    }
+
+    /// Lets [`Self::wait_commit`] and [`Self::wait_commit_in`] return.
     pub fn wake(&self) {
         self.0.commits.wake();
     }

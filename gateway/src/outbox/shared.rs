@@ -135,9 +135,16 @@ pub(super) struct Moved {
     version: u64,
 }
 
-/// Counts commits and wakes those who wait for the next one.
+/// Wakes those who wait for commits: in any lane, or in one of them.
 #[derive(Debug, Default)]
 pub(super) struct CommitSignal {
+    any: Signal,
+    lanes: [Signal; Lane::ALL.len()],
+}
+
+/// Counts, and wakes those who wait for the next.
+#[derive(Debug, Default)]
+struct Signal {
     count: Mutex<u64>,
     changed: Condvar,
 }
@@ -512,13 +519,38 @@ impl Progress {
 // === impl CommitSignal ===
 
 impl CommitSignal {
+    /// Something changed that everybody has to look at.
     pub(super) fn wake(&self) {
+        self.any.wake();
+        self.lanes.iter().for_each(Signal::wake);
+    }
+
+    /// A group was committed, with entries of these lanes.
+    pub(super) fn committed(&self, lanes: impl Iterator<Item = Lane>) {
+        self.any.wake();
+        lanes.for_each(|lane| lane.pick(&self.lanes).wake());
+    }
+
+    /// Waits until the count of all commits differs from `seen`, at most until `deadline`; returns the count.
+    pub(super) fn wait(&self, seen: u64, deadline: Option<Instant>) -> u64 {
+        self.any.wait(seen, deadline)
+    }
+
+    /// The same for commits with entries of one lane, which have a count of their own.
+    pub(super) fn wait_in(&self, lane: Lane, seen: u64, deadline: Option<Instant>) -> u64 {
+        lane.pick(&self.lanes).wait(seen, deadline)
+    }
+}
+
+// === impl Signal ===
+
+impl Signal {
+    fn wake(&self) {
         *self.count.lock() += 1;
         self.changed.notify_all();
     }
 
-    /// Waits until the count differs from `seen`, at most until `deadline`; returns the count.
-    pub(super) fn wait(&self, seen: u64, deadline: Option<Instant>) -> u64 {
+    fn wait(&self, seen: u64, deadline: Option<Instant>) -> u64 {
         let mut count = self.count.lock();
         while *count == seen {
             match deadline {

@@ -5,6 +5,7 @@
 //! phase it ends in, and [`crate::app`] gives each phase a deadline.
 
 pub mod clock;
+mod park;
 mod shutdown;
 mod task_kind;
 
@@ -20,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use park::wait_for;
 pub use shutdown::{Phase, Shutdown};
 pub use task_kind::{OnFailure, TaskKind};
 

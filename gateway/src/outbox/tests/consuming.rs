@@ -180,6 +180,22 @@ fn damage_is_an_error_and_what_is_before_it_is_read() {
 }
 
 #[test]
+fn a_consumer_of_one_lane_sleeps_through_commits_of_others() {
+    let running = Running::new();
+    let alerts = |seen, timeout| running.outbox.wait_commit_in(Lane::Alerts, seen, timeout);
+    let (any, seen) =
+        (running.outbox.wait_commit(u64::MAX, Duration::ZERO), alerts(u64::MAX, Duration::ZERO));
+    running.append(Lane::Telemetry, &["x"]).unwrap();
+    assert_ne!(running.outbox.wait_commit(any, PATIENCE), any, "the commit is there");
+    assert_eq!(alerts(seen, Duration::ZERO), seen);
+    running.append(Lane::Alerts, &["x"]).unwrap();
+    let after = alerts(seen, PATIENCE);
+    assert_ne!(after, seen);
+    running.outbox.wake();
+    assert_ne!(alerts(after, PATIENCE), after);
+}
+
+#[test]
 fn waiting_for_a_commit_ends_with_it_or_by_a_wake() {
     let running = Running::new();
     let seen = running.outbox.wait_commit(u64::MAX, Duration::ZERO);

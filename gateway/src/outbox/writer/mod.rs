@@ -255,7 +255,8 @@ impl Writer {
         for lane in Lane::ALL {
             self.shared.lane(lane).publish(self.lane(lane).next);
         }
-        self.shared.commits.wake();
+        let has_news = |lane: &Lane| segments.iter().any(|segment| segment.lane() == *lane);
+        self.shared.commits.committed(Lane::ALL.into_iter().filter(has_news));
     }
 
     fn mark(&mut self) {
