@@ -7,6 +7,7 @@
 mod error;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
+mod keys;
 mod load;
 mod reference;
 mod section;
@@ -19,6 +20,7 @@ pub use error::ConfigError;
 pub(crate) use fuzzing::DECODERS;
 #[cfg(test)]
 pub(crate) use fuzzing::fuzzing_seeds;
+pub(crate) use keys::{CA_FILE, proxy, proxy_credentials_file, type_prefix};
 pub use reference::reference;
 pub use section::Section;
 pub use settings::{GatewayConfig, Settings};

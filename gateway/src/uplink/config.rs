@@ -10,7 +10,7 @@ use super::pack::{PackCompression, PackFormat};
 use super::route::{ROUTES_MAX, Route, is_topic_name};
 use super::tracker::TOPIC_LENGTH_MAX;
 use crate::azure::{Audience, Cloud, ConnectionString, TokenHandle};
-use crate::config::{ByteSize, ConfigError, Key, Preset, Section, Shape, Value};
+use crate::config::{ByteSize, CA_FILE, ConfigError, Key, Preset, Section, Shape, Value};
 
 const ENABLED: Key = Key {
     name: "enabled",
@@ -41,12 +41,6 @@ const CONNECTION_STRING_FILE: Key = Key {
     value: Value::Path,
     default: Preset::Unset,
     help: "File with the Event Hubs connection string (right to send). Required with `sasl-tls`.",
-};
-const CA_FILE: Key = Key {
-    name: "ca_file",
-    value: Value::Path,
-    default: Preset::Unset,
-    help: "Certificates (PEM) to trust instead of the system's.",
 };
 const TOPIC: Key = Key {
     name: "topic",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::azure::{Cloud, ConnectionString};
 use crate::commands::amqp::{Connection, Proxy, SignIn, Transport};
-use crate::config::{ConfigError, Key, Preset, Section, Shape, Value};
+use crate::config::{self, CA_FILE, ConfigError, Key, Preset, Section, Shape, Value};
 
 const CONNECTION_STRING_FILE: Key = Key {
     name: "connection_string_file",
@@ -31,24 +31,11 @@ const PORT: Key = Key {
     default: Preset::Unset,
     help: "Another port than the usual one.",
 };
-const CA_FILE: Key = Key {
-    name: "ca_file",
-    value: Value::Path,
-    default: Preset::Unset,
-    help: "Certificates (PEM) to trust instead of the system's.",
-};
-const PROXY: Key = Key {
-    name: "proxy",
-    value: Value::Text { chars_max: 255 },
-    default: Preset::Unset,
-    help: "An HTTP proxy that is asked for a tunnel (`CONNECT`), as `http://HOST:PORT`.",
-};
-const PROXY_CREDENTIALS_FILE: Key = Key {
-    name: "proxy_credentials_file",
-    value: Value::Path,
-    default: Preset::Unset,
-    help: "File with one line, `NAME:PASSWORD`, for a proxy that asks for them. Read at each connection.",
-};
+const PROXY: Key =
+    config::proxy("An HTTP proxy that is asked for a tunnel (`CONNECT`), as `http://HOST:PORT`.");
+const PROXY_CREDENTIALS_FILE: Key = config::proxy_credentials_file(
+    "File with one line, `NAME:PASSWORD`, for a proxy that asks for them. Read at each connection.",
+);
 const IDLE_TIMEOUT: Key = Key {
     name: "idle_timeout",
     value: Value::Time { min: Duration::from_secs(1), max: Duration::from_secs(600) },
@@ -99,16 +86,12 @@ pub(super) fn read(section: &mut Section, cloud: Cloud) -> Result<Connection, Co
     };
     let transport = Transport::named(&section.choice(&TRANSPORT)?);
     let port = section.text_if_set(&PORT)?.and_then(|port| port.parse().ok());
-    let ca_file = readable(section, &CA_FILE)?;
-    let proxy = section.text_if_set(&PROXY)?;
-    let credentials_file = readable(section, &PROXY_CREDENTIALS_FILE)?;
-    let proxy = match (proxy, credentials_file) {
-        (None, None) => None,
-        (None, Some(file)) => {
-            let file = file.display().to_string();
-            return Err(section.refuse(&PROXY_CREDENTIALS_FILE, &file, "nothing without proxy"));
-        }
-        (Some(text), credentials_file) => {
+    let ca_file = section.path_if_set(&CA_FILE)?;
+    let ca_file = readable(section, &CA_FILE, ca_file)?;
+    let proxy = match section.proxy(&PROXY, &PROXY_CREDENTIALS_FILE)? {
+        None => None,
+        Some((text, file)) => {
+            let credentials_file = readable(section, &PROXY_CREDENTIALS_FILE, file)?;
             let proxy =
                 Proxy::parse(&text).ok_or_else(|| section.refuse(&PROXY, &text, "http://HOST:PORT"))?;
             Some(Proxy { credentials_file, ..proxy })
@@ -141,8 +124,8 @@ fn read_namespace(section: &Section, text: &str, cloud: Cloud) -> Result<String,
     })
 }
 
-fn readable(section: &mut Section, key: &Key) -> Result<Option<PathBuf>, ConfigError> {
-    let Some(path) = section.path_if_set(key)? else { return Ok(None) };
+fn readable(section: &Section, key: &Key, path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(path) = path else { return Ok(None) };
     if let Err(error) = std::fs::File::open(&path) {
         let expected = format!("a readable file ({error})");
         return Err(section.refuse(key, &path.display().to_string(), &expected));

@@ -16,7 +16,7 @@ use super::dispatch::{ENTITIES_MAX, Entities, EntityError, EntityTemplate, Group
 use super::replies::Settings as Replies;
 use super::watcher;
 use crate::azure::{Audience, Cloud, TokenHandle};
-use crate::config::{ConfigError, Key, Preset, Section, Shape, Value};
+use crate::config::{self, ConfigError, Key, Preset, Section, Shape, Value};
 use crate::mqtt::CommandTopic;
 
 const ENTITY: Key = Key {
@@ -58,12 +58,8 @@ const ANSWER_TIMEOUT: Key = Key {
     default: Preset::Is("60s"),
     help: "How long an answer may take after the PUBACK where `completion` is `answered` and the command has no deadline of its own. Then the command has failed (`no-answer`).",
 };
-const TYPE_PREFIX: Key = Key {
-    name: "type_prefix",
-    value: Value::Text { chars_max: 128 },
-    default: Preset::Is("io.penstock"),
-    help: "What the types of status events begin with, as `io.penstock.command.succeeded.v1`.",
-};
+const TYPE_PREFIX: Key =
+    config::type_prefix("What the types of status events begin with, as `io.penstock.command.succeeded.v1`.");
 const LINKS_MAX: Key = Key {
     name: "links_max",
     value: Value::Count { min: 1, max: 5000 },
@@ -244,7 +240,7 @@ impl Config {
         };
         let ack_timeout = section.time(&ACK_TIMEOUT)?;
         let answer_timeout = section.time(&ANSWER_TIMEOUT)?;
-        let type_prefix = read_prefix(section)?;
+        let type_prefix = section.type_prefix(&TYPE_PREFIX)?;
         let links_max = section.length(&LINKS_MAX)?;
         let accepts_per_second = section.length(&ACCEPTS_PER_SECOND)?.try_into().unwrap_or(u32::MAX);
         let in_flight_max = section.length(&IN_FLIGHT_MAX)?;
@@ -389,13 +385,4 @@ fn read_traits(section: &mut Section) -> Result<Traits, ConfigError> {
         }
     };
     Ok(Traits { site: read(&SITE)?, tenant: read(&TENANT)?, class: read(&CLASS)? })
-}
-
-fn read_prefix(section: &mut Section) -> Result<String, ConfigError> {
-    let prefix = section.text(&TYPE_PREFIX)?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if prefix.chars().all(plain) && !prefix.starts_with('.') && !prefix.ends_with('.') {
-        return Ok(prefix);
-    }
-    Err(section.refuse(&TYPE_PREFIX, &prefix, "names with dots between them, of A-Z a-z 0-9 _ -"))
 }
