@@ -1,4 +1,5 @@
-//! What happens to sessions without a connection: their end, and their wills.
+//! What happens to sessions without a connection: their end, and their wills. It also waits for what the gateway
+//! itself published.
 //!
 //! One task looks once per tick, and at once when a will is due. Times are those of
 //! [`Shared::now_ms`], which does not jump when the clock of the box is set.
@@ -76,6 +77,11 @@ impl Keeper {
         self.due.lock().push(due);
         self.woken.notify_one();
     }
+
+    /// Something was published that has to be waited for.
+    pub(super) fn wake(&self) {
+        self.woken.notify_one();
+    }
 }
 
 fn take_due(agenda: &Mutex<Agenda>, now_ms: u64) -> Vec<Arc<Session>> {
@@ -101,7 +107,7 @@ pub(super) async fn run(shared: Arc<Shared>, tick: Duration, shutdown: Shutdown)
     loop {
         tokio::select! {
             biased;
-            () = &mut stopped => return,
+            () = &mut stopped => return shared.pending.close(),
             () = shared.keeper.woken.notified() => {}
             _ = interval.tick() => end_sessions(&shared).await,
             _ = sys.tick(), if !shared.limits.sys_interval.is_zero() => sys::publish(&shared, since),
@@ -111,6 +117,9 @@ pub(super) async fn run(shared: Arc<Shared>, tick: Duration, shutdown: Shutdown)
             && !settle(&done, ticket, promises).await
         {
             done = Arc::new(Completion::new());
+        }
+        for owed in shared.pending.take() {
+            owed.settle(&shared.pending).await;
         }
     }
 }

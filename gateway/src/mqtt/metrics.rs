@@ -9,6 +9,7 @@ use super::devices::Taken;
 use super::end::{End, Refusal};
 use super::intake::Shortage;
 use super::outgoing::Loss;
+use super::publisher::PublishError;
 use super::reload::Part;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, histogram};
 
@@ -157,6 +158,12 @@ const ANSWERS: Metric = Metric {
     help: "Publishes of devices to the answer topic of a command: taken, not understood, or stored as they came since no command is known for them.",
     labels: &[("result", &Taken::NAMES)],
 };
+const OWN: Metric = Metric {
+    name: "penstock_mqtt_own_publishes_total",
+    kind: Kind::Counter,
+    help: "Publishes of the gateway itself: taken, or why not.",
+    labels: &[("result", &PublishError::NAMES)],
+};
 const RELOADS: Metric = Metric {
     name: "penstock_mqtt_reloads_total",
     kind: Kind::Counter,
@@ -195,6 +202,7 @@ pub(crate) const METRICS: &[Metric] = &[
     ACCEPT_ERRORS,
     WILLS_LOST,
     ANSWERS,
+    OWN,
     RELOADS,
     RELOADS_REFUSED,
 ];
@@ -228,6 +236,7 @@ pub(super) struct Metrics {
     pub(super) accept_errors: Counter,
     pub(super) wills_lost: Counter,
     answers: [Counter; 3],
+    own: [Counter; PublishError::NAMES.len()],
     reloads: [Counter; 3],
     reloads_refused: [Counter; 3],
 }
@@ -305,6 +314,7 @@ impl Metrics {
             accept_errors: counter(&ACCEPT_ERRORS),
             wills_lost: counter(&WILLS_LOST),
             answers: Taken::NAMES.map(|name| counter_with(&ANSWERS, "result", name)),
+            own: PublishError::NAMES.map(|name| counter_with(&OWN, "result", name)),
             reloads: Part::NAMES.map(|name| counter_with(&RELOADS, "what", name)),
             reloads_refused: Part::NAMES.map(|name| counter_with(&RELOADS_REFUSED, "what", name)),
         }
@@ -318,6 +328,13 @@ impl Metrics {
     /// Counts one end of an accepted connection by its reason.
     pub(super) fn disconnect(&self, reason: &str) {
         increment(&self.disconnects, reason);
+    }
+
+    /// Counts a publish of the gateway itself.
+    pub(super) fn own(&self, error: Option<&PublishError>) {
+        if let Some(counter) = self.own.get(error.map_or(0, |error| error.index())) {
+            counter.increment(1);
+        }
     }
 
     /// Counts what was read again by whether it is in force.
@@ -379,7 +396,7 @@ impl Totals {
         add(&self.received, counted.publishes.iter().sum::<u64>() + counted.local);
         add(&self.received_bytes, counted.received_bytes);
         add(&self.delivered, counted.delivered);
-        add(&self.dropped, counted.lost.iter().sum());
+        add(&self.dropped, counted.dropped());
         add(&self.sent_bytes, counted.sent_bytes);
     }
 }
@@ -397,6 +414,11 @@ impl Tally {
         if let Some(lost) = self.lost.get_mut(loss.index()) {
             *lost += count;
         }
+    }
+
+    /// Deliveries that were let go.
+    pub(super) fn dropped(&self) -> u64 {
+        self.lost.iter().sum()
     }
 
     /// Counts an answer to a command.

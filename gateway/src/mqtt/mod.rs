@@ -42,6 +42,7 @@
 //! | subscriptions, filter levels | `subscriptions_max`, `topic_levels_max` | 0x97, 0x8F / 0x80 |
 //! | take-overs of one client id in a row | 3 | the next ones wait 1, 2, 4, 8 s |
 //! | commands of one session | 16 | not taken |
+//! | the gateway's own publishes that are not durable yet | 1,024, 4 MiB | refused, counted |
 //! | deliveries of one pass | 4096 | others have their turn |
 //! | TLS handshakes, passwords verified at once | 16 per core, 2 | wait; closed at a deadline |
 //!
@@ -50,7 +51,7 @@
 //! `pace` says how fast, `intake` which find room, `acks` keeps their order. `routing` takes a publish to `retained` and
 //! through `router` to each `session`, whose `outgoing` queue feeds its connection; `promise` holds back
 //! what is not durable. `keeper` ends sessions and publishes `will`s, `restore` takes up what the store
-//! has (`durable`), `sys` is `$SYS`. `devices` knows which devices take commands, hands them over and takes
+//! has (`durable`), `sys` is `$SYS`, `publisher` what other stages publish. `devices` knows which devices take commands, hands them over and takes
 //! the answers. `websocket` makes a `stream` of messages; `reload` changes users,
 //! rules and certificates while devices are connected; `turns` keeps storms of connections from standing
 //! in front of established devices. `template` knows topics, `keep_alive` deadlines, `end` the reasons
@@ -80,6 +81,7 @@ mod outgoing;
 mod pace;
 mod promise;
 mod protocol;
+mod publisher;
 mod registry;
 mod reload;
 mod restore;
@@ -102,6 +104,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessError, Action, Effect, Pattern, PatternError, Rule, hash_password};
+pub(crate) use codec::Qos;
 pub use config::{Access, Config, Limits, Listener, OnFull, Topic};
 pub use devices::{
     Answer, Answers, CommandMessage, CommandTopic, CommandTopicError, Delivery, Devices, Durable, Fate,
@@ -113,6 +116,8 @@ pub(crate) use fuzzing::DECODERS;
 #[cfg(test)]
 pub(crate) use fuzzing::fuzzing_seeds;
 pub(crate) use metrics::METRICS;
+pub use publisher::Publisher;
+pub(crate) use publisher::{Outgoing, PublishError, Published};
 
 use crate::outbox::Appender;
 use crate::supervise::{Phase, Supervisor, TaskKind};
@@ -248,6 +253,11 @@ impl Handle {
     #[must_use]
     pub fn devices(&self) -> Devices {
         Devices::new(Arc::clone(&self.shared))
+    }
+
+    /// Publishes for the gateway itself.
+    pub(crate) fn publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.shared))
     }
 
     /// What the stage is doing now.

@@ -16,6 +16,7 @@ use super::keeper::Keeper;
 use super::link::Link;
 use super::message::Gauge;
 use super::metrics::Metrics;
+use super::publisher::Pending;
 use super::registry::Registry;
 use super::retained::Retained;
 use super::router::Router;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) router: Router<Session>,
     pub(super) retained: Retained,
     pub(super) keeper: Keeper,
+    /// What the gateway itself published and is not durable yet.
+    pub(super) pending: Pending,
     pub(super) presence: Presence,
     /// Who takes what devices answer to commands.
     pub(super) answers: OnceLock<Arc<dyn Answers>>,
@@ -129,6 +132,7 @@ impl Shared {
             router: Router::new(),
             retained: Retained::new(config.limits.retained_max, config.limits.retained_bytes_max),
             keeper: Keeper::default(),
+            pending: Pending::default(),
             presence: Presence::new(config.limits.connections_max),
             answers: OnceLock::new(),
             gauge: Arc::default(),

@@ -101,6 +101,13 @@ impl Templates {
         if foreign { Verdict::Foreign } else { self.commands_verdict(topic, device) }
     }
 
+    /// Whether only devices publish to a topic: telemetry, or answers to commands.
+    pub(super) fn is_of_devices(&self, topic: &str) -> bool {
+        let is_answer = |commands: &CommandTopic| commands.is_answer(topic);
+        self.topics.iter().any(|template| template.matches(topic, "").is_some())
+            || self.commands.as_ref().is_some_and(is_answer)
+    }
+
     #[cold]
     fn commands_verdict<'a>(&self, topic: &'a str, device: &str) -> Verdict<'a> {
         let verdict = self.commands.as_ref().and_then(|commands| commands.verdict(topic, device));

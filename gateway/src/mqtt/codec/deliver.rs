@@ -38,13 +38,14 @@ pub(crate) struct Delivery<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnProperties<'a> {
     pub(crate) content_type: Option<&'a str>,
-    pub(crate) response_topic: &'a str,
+    pub(crate) response_topic: Option<&'a str>,
     /// Left out if it is empty.
     pub(crate) correlation_data: &'a [u8],
 }
 
 impl OwnProperties<'_> {
-    /// Appends it with user properties, as a block that travels as it is.
+    /// Appends it with user properties, as a block that travels as it is. NUL, which strings of MQTT cannot hold
+    /// ([MQTT-1.5.4-2]), becomes U+FFFD.
     ///
     /// # Errors
     ///
@@ -56,20 +57,30 @@ impl OwnProperties<'_> {
     ) -> Result<(), usize> {
         if let Some(text) = self.content_type {
             out.push(0x03);
-            field(out, text.as_bytes())?;
+            string(out, text)?;
         }
-        out.push(0x08);
-        field(out, self.response_topic.as_bytes())?;
+        if let Some(topic) = self.response_topic {
+            out.push(0x08);
+            string(out, topic)?;
+        }
         if !self.correlation_data.is_empty() {
             out.push(0x09);
             field(out, self.correlation_data)?;
         }
         for (name, value) in user {
             out.push(0x26);
-            field(out, name.as_ref().as_bytes())?;
-            field(out, value.as_ref().as_bytes())?;
+            string(out, name.as_ref())?;
+            string(out, value.as_ref())?;
         }
         Ok(())
+    }
+}
+
+fn string(out: &mut Vec<u8>, text: &str) -> Result<(), usize> {
+    if text.contains('\0') {
+        field(out, text.replace('\0', "\u{fffd}").as_bytes())
+    } else {
+        field(out, text.as_bytes())
     }
 }
 

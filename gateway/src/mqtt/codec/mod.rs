@@ -47,7 +47,7 @@ pub(super) use malformed::Malformed;
 pub(super) use publish::{Publish, PublishProperties, publish_topic};
 pub(super) use reason::Reason;
 pub(super) use subscribe::{Request, RetainHandling, Subscribe, Unsubscribe};
-pub(super) use topic::filter_matches;
+pub(super) use topic::{filter_matches, is_name as is_topic_name};
 
 /// Valid and broken packets, to make others of.
 #[cfg(test)]

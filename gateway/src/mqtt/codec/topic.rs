@@ -4,7 +4,7 @@ use super::malformed::Malformed;
 use super::reader::Reader;
 
 /// Whether `name` is a topic name: not empty and without wildcards or NUL.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.bytes().any(|byte| matches!(byte, 0 | b'+' | b'#'))
 }
 

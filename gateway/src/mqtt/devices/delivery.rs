@@ -1,6 +1,5 @@
 //! One command on its way to a device, and what became of it.
 
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -100,26 +99,19 @@ impl CommandMessage<'_> {
         if version == Version::V3 {
             return Ok(out);
         }
-        let content_type = self.content_type.map(legal);
         let response_topic = CommandTopic::answer_to(topic);
         let named = self.name.map(|name| ("name", name));
         let user = [("command-id", self.id)].into_iter().chain(named).chain(self.user.iter().copied());
         let properties = OwnProperties {
-            content_type: content_type.as_deref(),
-            response_topic: &response_topic,
+            content_type: self.content_type,
+            response_topic: Some(&response_topic),
             correlation_data: self.correlation,
         };
-        let user = user.map(|(name, value)| (legal(name), legal(value)));
         properties
             .encode(user, &mut out)
             .map_err(|bytes| NotDelivered::TooLarge { bytes, most: FIELD_BYTES_MAX })?;
         Ok(out)
     }
-}
-
-/// A text without NUL, which strings of MQTT cannot hold ([MQTT-1.5.4-2]).
-fn legal(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 // === impl Delivery ===

@@ -94,6 +94,12 @@ impl CommandTopic {
         Some(if whose == device { Verdict::Answer(answer) } else { Verdict::Foreign })
     }
 
+    /// Whether devices answer to commands on this topic.
+    pub(in crate::mqtt) fn is_answer(&self, topic: &str) -> bool {
+        self.captures(topic).is_none()
+            && topic.strip_suffix(ANSWER).is_some_and(|command| self.captures(command).is_some())
+    }
+
     /// Whether a filter matches the topic of every command of `device`.
     pub(in crate::mqtt) fn is_heard_through(&self, filter: &str, device: &str) -> bool {
         let hidden = device.starts_with('$') && self.levels.first() == Some(&Level::Device);

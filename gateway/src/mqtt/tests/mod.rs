@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod outbox;
 mod publish;
+mod publisher;
 mod reload;
 mod spec;
 mod subscribe;
