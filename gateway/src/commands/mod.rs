@@ -10,6 +10,7 @@
 //!                        └──── durable ◄── status event and record (outbox)
 //!                  dispatch: who gets a link
 //! Service Bus ──amqp── watcher: what it gave up itself ──► status event
+//! Service Bus ◄─amqp── sending: what other stages send there
 //! ```
 //!
 //! What enters: messages of the sessions of connected devices, and what devices answer. What leaves: publishes to
@@ -43,6 +44,7 @@ mod link;
 mod message;
 mod metrics;
 mod replies;
+mod sending;
 mod service;
 mod status;
 mod trouble;
@@ -54,6 +56,10 @@ pub(crate) use contract::DECODERS;
 #[cfg(test)]
 pub(crate) use contract::fuzzing_seeds;
 pub use control::{LimitStatus, Site, Subject};
+pub(crate) use message::{Outgoing, Value};
 pub(crate) use metrics::METRICS;
+pub(crate) use replies::is_name as is_entity_name;
+pub use sending::Sending;
+pub(crate) use sending::{Answer, Line, NotTaken, Why};
 pub use service::{Service, StartError};
 pub use status::{ConnectionStatus, ControlStatus, DeadLetterStatus, EntityStatus, Handle, Status};

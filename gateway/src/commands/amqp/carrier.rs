@@ -20,7 +20,8 @@ use super::entity::Entity;
 use super::error::{Cause, LinkError};
 use super::exchange::Exchange;
 use super::settlement::{Answers, Listener, Settlements};
-use crate::supervise::{Phase, Shutdown, Supervisor, chain};
+use super::tasks::Tasks;
+use crate::supervise::{Phase, Shutdown, chain};
 
 /// What every connection to a namespace needs.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) credential: Credential,
     pub(super) idle_timeout: Duration,
     pub(super) names: Names,
-    pub(super) supervisor: Supervisor,
+    pub(super) tasks: Tasks,
 }
 
 /// One AMQP connection, as those see it who use it. It closes when nobody holds it any more.
@@ -83,8 +84,8 @@ impl Carrier {
     pub(super) fn new(shared: Arc<Shared>) -> (Self, mpsc::Receiver<Begin>) {
         let (begins, wishes) = mpsc::channel(BEGINS);
         let begins = Begins(begins);
-        let (names, supervisor) = (shared.names.clone(), shared.supervisor.clone());
-        let tokens = Arc::new(Exchange::new("$cbs".to_owned(), begins.clone(), names, supervisor));
+        let (names, tasks) = (shared.names.clone(), shared.tasks.clone());
+        let tokens = Arc::new(Exchange::new("$cbs".to_owned(), begins.clone(), names, tasks));
         (Self { shared, begins, tokens, entities: Mutex::default() }, wishes)
     }
 

@@ -15,7 +15,7 @@ use super::error::{Cause, LinkError};
 use super::exchange::{Exchange, Request};
 use super::schedule::Renewal;
 use crate::commands::metrics::Metrics;
-use crate::supervise::{Phase, TaskKind};
+use crate::supervise::Phase;
 
 /// An entity on one connection. Its token is renewed until this is dropped.
 pub(super) struct Entity {
@@ -81,9 +81,9 @@ impl Entity {
             renewal: Renewal::default(),
             tries: 0,
         };
-        let (names, supervisor) = (shared.names.clone(), shared.supervisor.clone());
-        supervisor.spawn(TaskKind::CommandLink, keeper.run(granted));
-        let management = Exchange::new(format!("{address}/$management"), begins.clone(), names, supervisor);
+        let (names, tasks) = (shared.names.clone(), shared.tasks.clone());
+        tasks.spawn(keeper.run(granted));
+        let management = Exchange::new(format!("{address}/$management"), begins.clone(), names, tasks);
         Self { access, refused, management }
     }
 
@@ -147,7 +147,7 @@ impl Access {
 
 impl Keeper {
     async fn run(mut self, access: watch::Sender<Access>) -> Result<(), Infallible> {
-        let stopped = self.shared.supervisor.shutdown();
+        let stopped = self.shared.tasks.shutdown();
         let stopped = stopped.reached(Phase::Close);
         tokio::pin!(stopped);
         // Until when the last token lives that was taken.

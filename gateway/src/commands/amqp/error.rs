@@ -74,8 +74,10 @@ const REFUSED: &[&str] = &[
     "amqp:not-allowed",
     "amqp:not-implemented",
 ];
-const QUOTA: &[&str] =
-    &["amqp:resource-limit-exceeded", "com.microsoft:quota-exceeded", "amqp:link:message-size-exceeded"];
+/// Those of them that are said of an entity, or of whoever sends to it, and not of one message.
+const ABOUT_THE_ENTITY: &[&str] =
+    &[UNAUTHORIZED, "com.microsoft:auth-failed", "com.microsoft:entity-disabled"];
+const QUOTA: &[&str] = &["amqp:resource-limit-exceeded", "com.microsoft:quota-exceeded", TOO_LARGE];
 const LOST: &[&str] = &[
     "amqp:link:detach-forced",
     "amqp:link:stolen",
@@ -86,6 +88,8 @@ const LOST: &[&str] = &[
 ];
 /// The condition of a token that is missing, over, or not for this entity.
 const UNAUTHORIZED: &str = "amqp:unauthorized-access";
+/// The condition of a message with more bytes than the entity takes.
+const TOO_LARGE: &str = "amqp:link:message-size-exceeded";
 
 // === impl Cause ===
 
@@ -167,6 +171,16 @@ impl LinkError {
     /// Whether another token may help.
     pub(super) fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused(cause) if cause.condition == UNAUTHORIZED)
+    }
+
+    /// Whether a message has more bytes than the entity takes.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Quota(cause) if cause.condition == TOO_LARGE)
+    }
+
+    /// Whether it is refused for what the entity is, or for who sends to it: all messages meet with the same.
+    pub(crate) fn is_about_the_entity(&self) -> bool {
+        matches!(self, Self::Refused(cause) if ABOUT_THE_ENTITY.contains(&cause.condition.as_str()))
     }
 
     /// By the condition that the service named.
@@ -312,7 +326,9 @@ impl From<SendError> for LinkError {
         match error {
             SendError::LinkStateError(error) => error.into(),
             SendError::Detached(error) => error.into(),
-            SendError::MessageSizeExceeded(error) => Self::Quota(Cause::local(error.to_string())),
+            SendError::MessageSizeExceeded(error) => {
+                Self::Quota(Cause::remote(TOO_LARGE, &error.to_string()))
+            }
             other => Self::Other(Cause::local(other.to_string())),
         }
     }

@@ -21,7 +21,7 @@ use super::carrier::{Begins, Names, end};
 use super::correlation::Correlation;
 use super::error::{Cause, LinkError};
 use super::message::integer;
-use crate::supervise::{Supervisor, TaskKind};
+use super::tasks::Tasks;
 
 /// What a node is asked.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Exchange {
     address: String,
     begins: Begins,
     names: Names,
-    supervisor: Supervisor,
+    tasks: Tasks,
     current: Mutex<Option<mpsc::Sender<Call>>>,
 }
 
@@ -90,8 +90,8 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(address: String, begins: Begins, names: Names, supervisor: Supervisor) -> Self {
-        Self { address, begins, names, supervisor, current: Mutex::default() }
+    pub(super) fn new(address: String, begins: Begins, names: Names, tasks: Tasks) -> Self {
+        Self { address, begins, names, tasks, current: Mutex::default() }
     }
 
     /// Asks and waits for the answer, at most for `limit`.
@@ -134,7 +134,7 @@ impl Exchange {
         }
         let (calls, queue) = mpsc::channel(QUEUE);
         let running = run(self.address.clone(), self.begins.clone(), self.names.clone(), queue);
-        self.supervisor.spawn(TaskKind::CommandLink, running);
+        self.tasks.spawn(running);
         current.insert(calls).clone()
     }
 }

@@ -42,6 +42,7 @@ mod sas;
 mod schedule;
 mod sender;
 mod settlement;
+mod tasks;
 mod websocket;
 
 use std::sync::Arc;
@@ -67,18 +68,19 @@ use carrier::{Names, Shared};
 use credential::Credential;
 use dial::Dialer;
 use pool::{Bounds, Pool};
+use tasks::Tasks;
 
 /// A namespace of Service Bus. Connections open when they are needed. Clones share them, and they close when the last
 /// clone and the last link are gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
     pool: Arc<Pool>,
-    supervisor: Supervisor,
+    tasks: Tasks,
 }
 
 impl Namespace {
-    /// Prepares connections to a namespace; opens none. `tokens` are for [`SignIn::Entra`]. Reads the certificates
-    /// to trust: blocks on the disk.
+    /// Prepares connections to a namespace; opens none. `tokens` are for [`SignIn::Entra`]. Its tasks are links of commands,
+    /// unless [`Self::of_kind`] says otherwise. Reads the certificates to trust: blocks on the disk.
     ///
     /// # Errors
     ///
@@ -88,18 +90,33 @@ impl Namespace {
         tokens: Option<TokenHandle>,
         supervisor: &Supervisor,
     ) -> Result<Self, SetUpError> {
+        Self::of_kind(TaskKind::CommandLink, connection, tokens, supervisor)
+    }
+
+    /// The same with tasks of another kind, which decides when a stop waits for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub(crate) fn of_kind(
+        kind: TaskKind,
+        connection: &Connection,
+        tokens: Option<TokenHandle>,
+        supervisor: &Supervisor,
+    ) -> Result<Self, SetUpError> {
+        let tasks = Tasks::new(supervisor, kind);
         let shared = Shared {
             dialer: Dialer::new(connection)?,
             credential: Credential::new(connection, tokens)?,
             idle_timeout: connection.idle_timeout,
             names: Names::new(),
-            supervisor: supervisor.clone(),
+            tasks: tasks.clone(),
         };
         let bounds = Bounds {
             links_per_connection: connection.links_per_connection.clamp(1, Connection::LINKS_MAX),
             parallel_connections: connection.parallel_connections,
         };
-        Ok(Self { pool: Pool::new(shared, bounds), supervisor: supervisor.clone() })
+        Ok(Self { pool: Pool::new(shared, bounds), tasks })
     }
 
     /// Takes a session of an entity. The service gives it to nobody else while the link lives and the lock is renewed.
@@ -174,7 +191,7 @@ impl Namespace {
         work: impl Future<Output = Result<T, LinkError>> + Send + 'static,
     ) -> Result<T, LinkError> {
         let (mut wanted, done) = oneshot::channel();
-        self.supervisor.spawn(TaskKind::CommandLink, async move {
+        self.tasks.spawn(async move {
             let done = tokio::select! {
                 done = work => done,
                 () = wanted.closed() => return Ok::<(), LinkError>(()),

@@ -12,7 +12,7 @@ use super::carrier::{self, Carrier, Shared};
 use super::error::{Cause, LinkError};
 use super::schedule::Backoff;
 use crate::commands::metrics::Metrics;
-use crate::supervise::{Phase, TaskKind, clock};
+use crate::supervise::{Phase, clock};
 
 /// The connections of a namespace.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Pool {
             Some(slot) if !may_open || waiting(&slot) < WAITING_MAX => return Ok(Seat::take(slot)),
             Some(_) | None => {}
         }
-        if self.shared.supervisor.shutdown().phase() >= Phase::Close {
+        if self.shared.tasks.shutdown().phase() >= Phase::Close {
             return Err(LinkError::lost("the gateway stops"));
         }
         if let Some(pause) = state.backoff.wait(clock::now()) {
@@ -151,7 +151,7 @@ impl Pool {
         let seat = Seat::take(&slot);
         state.slots.push(Arc::clone(&slot));
         let running = run(Arc::clone(&self.shared), Arc::downgrade(self), Arc::downgrade(&slot));
-        self.shared.supervisor.spawn(TaskKind::CommandLink, running);
+        self.shared.tasks.spawn(running);
         Ok(seat)
     }
 
@@ -195,13 +195,13 @@ async fn run(shared: Arc<Shared>, pool: Weak<Pool>, slot: Weak<Slot>) -> Result<
                 // Nobody wants it any more.
                 _ => drop(carrier),
             }
-            let error = carrier::run(opened, wishes, shared.supervisor.shutdown()).await;
+            let error = carrier::run(opened, wishes, shared.tasks.shutdown()).await;
             (error, Some(clock::now() - since))
         }
     };
     if let Some(pool) = pool.upgrade() {
         pool.over(&slot, &error, life);
-        if shared.supervisor.shutdown().phase() < Phase::Close {
+        if shared.tasks.shutdown().phase() < Phase::Close {
             let (host, lived_s) = (shared.dialer.host(), life.map(|life| life.as_secs()));
             tracing::warn!(host, %error, lived_s, "no connection to Service Bus");
         }

@@ -39,8 +39,8 @@ use outlets::Outlets;
 pub(crate) use post::Post;
 #[cfg(test)]
 pub(crate) use post::PostLink;
-pub(crate) use rules::Pattern;
 use rules::Rules;
+pub(crate) use rules::{Pattern, is_name};
 #[cfg(test)]
 pub(crate) use tests::reply as reply_for_tests;
 

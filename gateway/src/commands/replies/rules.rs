@@ -69,7 +69,7 @@ impl Rules {
 }
 
 /// What a queue or topic may be called, with slashes inside. No `$`: what belongs to the service is no place for replies.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '~');
     name.len() <= NAME_CHARS_MAX && name.split('/').all(|part| !part.is_empty() && part.chars().all(plain))
 }
