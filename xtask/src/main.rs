@@ -189,6 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn a_drill_of_alerts_has_parts_and_the_documented_defaults() {
+        let alerts = |line: &str| match parse(line).unwrap().command {
+            Command::Drill(drill) => drill.alerts,
+            _ => panic!("not a drill"),
+        };
+        let all = alerts("xtask drill alerts");
+        assert_eq!((all.part, all.kills, all.storm_devices), (None, 50, 10_000));
+        assert_eq!(
+            (all.hours, all.scale, all.rounds, all.away_seconds, all.away_share),
+            (24, 1440, 4, 6, 95)
+        );
+        let storm = alerts("xtask drill alerts --part storm --storm-devices 1000 --seed 3");
+        assert_eq!((storm.part, storm.storm_devices), (Some(drill::AlertsPart::Storm), 1000));
+        assert!(parse("xtask drill alerts --part rain").is_err());
+    }
+
+    #[test]
     fn fuzzing_has_the_documented_defaults() {
         let fuzz = |line: &str| match parse(line).unwrap().command {
             Command::Fuzz(fuzz) => (fuzz.cases, fuzz.seed, fuzz.replay.is_some()),

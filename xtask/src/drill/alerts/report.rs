@@ -1,8 +1,6 @@
-//! What a drill of alerts found, for people and as JSON.
+//! What the kills found, for people and as JSON.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,18 +8,19 @@ use serde_json::Value;
 use testkit::alerts::{Comparison, compare};
 
 use super::Plan;
+use super::finding::Finding;
 use super::kills::Run;
 use super::log::Log;
 
 /// What may differ between two runs: when a silence was noticed hangs on the wall clock of the run.
 const EXCEPT: &[&str] = &["/time", "/data/endedAt"];
 
-/// The JSON report.
+/// The part of the JSON report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    verdict: &'static str,
     /// What was promised and not kept, one sentence each.
-    pub(super) reasons: Vec<String>,
+    #[serde(skip)]
+    reasons: Vec<String>,
     seed: u64,
     devices: u32,
     messages: u64,
@@ -55,7 +54,6 @@ impl Report {
             }
         }
         Self {
-            verdict: if reasons.is_empty() { "pass" } else { "fail" },
             reasons,
             seed: plan.seed,
             devices: plan.devices,
@@ -74,16 +72,15 @@ impl Report {
         }
     }
 
-    pub(super) fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).context("the report as JSON")?;
-        fs::write(file, text).with_context(|| file.display().to_string())
+    pub(super) fn finding(self) -> Result<Finding> {
+        let details = serde_json::to_value(&self).context("the report as JSON")?;
+        Ok(Finding { name: "kills", summary: self.summary(), details, reasons: self.reasons })
     }
 
-    pub(super) fn summary(&self) -> String {
+    fn summary(&self) -> String {
         format!(
-            "{}: {} events of both runs, missing {}, surplus {}, different {}, nameless {}, repeated {}; {} of {} \
+            "{} events of both runs, missing {}, surplus {}, different {}, nameless {}, repeated {}; {} of {} \
              kills amid the log",
-            self.verdict,
             self.common,
             self.missing,
             self.surplus,

@@ -13,6 +13,10 @@ use testkit::gateway::{Config, Gateway};
 
 use crate::signals;
 
+/// The section of the gateway's configuration that says where alerts go.
+pub(super) const EVENT_GRID: &str = "[alerts.event_grid]";
+/// The topic that telemetry goes to.
+const TELEMETRY: &str = "telemetry";
 /// How often somebody is asked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -27,7 +31,7 @@ impl Scene {
     /// Starts a cloud in `folder` and writes the rules there.
     pub(super) fn set(folder: &Path, rules: &str) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let cloud = Cloud::start_with_event_grid(folder, &[("telemetry", 4)], &[] as &[&str])?;
+        let cloud = Cloud::start_with_event_grid(folder, &[(TELEMETRY, 4)], &[] as &[&str])?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| path.display().to_string()).map(|()| path)
@@ -39,9 +43,20 @@ impl Scene {
     /// What a gateway in `home` has to be told of rules and Event Grid.
     pub(super) fn config(&self, home: &Path, config: Config) -> Result<Config> {
         let endpoint = self.cloud.ready().event_grid_endpoint().context("the stand-in has an Event Grid")?;
-        let config = config.rules(&self.rules, &home.join("alerts")).event_grid(&endpoint, &self.key);
+        self.config_to(home, config, &endpoint)
+    }
+
+    /// As [`Self::config`], with an Event Grid elsewhere.
+    pub(super) fn config_to(&self, home: &Path, config: Config, endpoint: &str) -> Result<Config> {
+        fs::create_dir_all(home).with_context(|| home.display().to_string())?;
+        let config = config.rules(&self.rules, &home.join("alerts")).event_grid(endpoint, &self.key);
         Ok(config.set("alerts", "snapshot_every = \"1s\""))
     }
+}
+
+/// The configuration with telemetry on its way to the event hub.
+pub(super) fn uplink(scene: &Scene, config: Config) -> Config {
+    config.uplink(&scene.cloud.ready().kafka, TELEMETRY)
 }
 
 /// What the gateway says of its alerts.
@@ -88,8 +103,15 @@ pub(super) fn settle(gateway: &mut Gateway, cloud: &Cloud, quiet: Duration, limi
         if start.elapsed() > limit {
             bail!("after {limit:?} the alerts are not settled: {now:?}, {accepted} accepted");
         }
-        thread::park_timeout(LOOK);
+        look()?;
     }
+}
+
+/// Waits until it is time to look again.
+pub(super) fn look() -> Result<()> {
+    signals::check()?;
+    thread::park_timeout(LOOK);
+    Ok(())
 }
 
 /// Waits until `end`.
