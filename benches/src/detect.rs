@@ -24,6 +24,12 @@ const START_MS: u64 = 1_790_000_000_000;
 const EVERY_MS: u64 = 1_000;
 /// Static rules that are added to tell what one costs.
 const RULES: u32 = 10;
+/// Windows of rules that learn, as in the rules: one message in each until they are past their beginning, then some
+/// that are timed, and then a minute with a message a second.
+const WINDOW_MS: u64 = 60_000;
+const WARM_WINDOWS: u32 = 45;
+const TIMED_WINDOWS: u32 = 10;
+const SECONDS: u32 = 60;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +61,13 @@ pub struct Report {
     pub rule_bytes: f64,
     /// Share of one core for 300,000 samples per second under all rules, in percent.
     pub core_percent: f64,
-    /// Memory of the process with all rules and devices, in MiB.
+    /// The same with rules that learn every series, on windows of a minute.
+    pub learned_core_percent: f64,
+    /// Nanoseconds that the end of a window of a learned series costs, in a sweep over all series.
+    pub learned_window_ns: f64,
+    /// Bytes of memory that a learned series costs.
+    pub learned_bytes: f64,
+    /// Memory of the process with all rules and devices and every series learned, in MiB.
     pub memory_mib: f64,
     /// The bars and whether they hold.
     pub bars: Vec<Bar>,
@@ -77,6 +89,8 @@ struct Cost {
 struct Memory {
     /// Bytes of a series of a further static rule.
     rule_bytes: f64,
+    /// Bytes of a series that is learned.
+    learned_bytes: f64,
     /// The process with a rule of every kind, in MiB.
     process_mib: f64,
 }
@@ -86,15 +100,17 @@ impl Memory {
     /// until all are measured.
     fn of(plan: &Plan) -> Result<Self> {
         let brief = Plan { rounds: 2, ..*plan };
-        let all = cost(&brief, &every_kind())?;
+        let learned = cost(&brief, &every_kind_and_learned())?;
         let rss = Usage::of(std::process::id()).context("the memory of this process")?.rss_bytes;
+        let all = cost(&brief, &every_kind())?;
         let (one, many) = (cost(&brief, &one_rule())?, cost(&brief, &static_rules(1 + RULES))?);
         let series = |cost: &Cost| f64::from(u32::try_from(cost.trial.outcome().series).unwrap_or(u32::MAX));
-        let rule_bytes = (many.bytes - one.bytes) / (series(&many) - series(&one)).max(1.0);
-        drop(all);
+        let each =
+            |more: &Cost, less: &Cost| (more.bytes - less.bytes) / (series(more) - series(less)).max(1.0);
+        let (rule_bytes, learned_bytes) = (each(&many, &one), each(&learned, &all));
         #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
         let process_mib = rss as f64 / f64::from(1 << 20);
-        Ok(Self { rule_bytes, process_mib })
+        Ok(Self { rule_bytes, learned_bytes, process_mib })
     }
 }
 
@@ -108,25 +124,33 @@ pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
     let mut base = Vec::new();
     let mut many = Vec::new();
     let mut expression = Vec::new();
-    let mut all = Vec::new();
+    let (mut all, mut windows, mut learned) = (Vec::new(), Vec::new(), Vec::new());
     for repeat in 1..=plan.repeats {
         base.push(cost(plan, &one_rule())?.message_ns);
         many.push(cost(plan, &static_rules(1 + RULES))?.message_ns);
         expression.push(cost(plan, &format!("{}{EXPRESSION}", one_rule()))?.message_ns);
         all.push(cost(plan, &every_kind())?.message_ns);
+        let (window, message) = learning(plan)?;
+        windows.push(window);
+        learned.push(message);
         progress(&format!("repeat {repeat} of {}: {:.0} ns per message", plan.repeats, ns(&base)));
     }
     let rule_ns = (ns(&many) - ns(&base)) / f64::from(RULES);
     // Two of its metrics arrive in one message, which is one evaluation.
     let expression_ns = ns(&expression) - ns(&base);
     // 100,000 messages of three samples in a second.
-    let core_percent = ns(&all) * 100_000.0 / 1e9 * 100.0;
-    let Memory { rule_bytes, process_mib: memory_mib } = memory;
+    let percent = |message_ns: f64| message_ns * 100_000.0 / 1e9 * 100.0;
+    let (core_percent, learned_core_percent) = (percent(ns(&all)), percent(ns(&learned)));
+    // Three windows end with a message.
+    let learned_window_ns = (ns(&windows) - ns(&all)) / 3.0;
+    let Memory { rule_bytes, learned_bytes, process_mib: memory_mib } = memory;
     let bars = vec![
         Bar::at_most("nanoseconds of a static rule per sample", rule_ns, 20.0),
         Bar::at_most("nanoseconds of an expression per evaluation", expression_ns, 1500.0),
         Bar::at_most("bytes of a series of a static rule", rule_bytes, 64.0),
+        Bar::at_most("bytes of a learned series", learned_bytes, 640.0),
         Bar::at_most("percent of a core, 300,000 samples/s under all rules", core_percent, 15.0),
+        Bar::at_most("the same with every series learned", learned_core_percent, 15.0),
         Bar::at_most("MiB of the whole process", memory_mib, 300.0),
     ];
     Ok(Report {
@@ -138,6 +162,9 @@ pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
         expression_ns,
         rule_bytes,
         core_percent,
+        learned_core_percent,
+        learned_window_ns,
+        learned_bytes,
         memory_mib,
         bars,
     })
@@ -147,54 +174,84 @@ fn ns(samples: &[f64]) -> f64 {
     median(samples).unwrap_or_default()
 }
 
+/// Devices and the rules that look at what they say.
+#[derive(Debug)]
+struct Fleet {
+    names: Vec<String>,
+    trial: Trial,
+    at_ms: u64,
+    seq: u64,
+    round: u32,
+}
+
+impl Fleet {
+    fn new(plan: &Plan, rules: &str) -> Result<Self> {
+        let rules = Rules::parse(rules, "detect")?;
+        if let Some(error) = rules.errors().next() {
+            anyhow::bail!("{error}");
+        }
+        let names = (0..plan.devices).map(|device| format!("device-{device:06}")).collect();
+        Ok(Self { names, trial: Trial::new(&rules, None), at_ms: START_MS, seq: 0, round: 0 })
+    }
+
+    /// Each device says something so often, so far apart. Returns the nanoseconds of processor time per message.
+    fn speak(&mut self, rounds: u32, every_ms: u64) -> Result<f64> {
+        let begun = Usage::of(std::process::id())?.cpu;
+        let mut payload = String::new();
+        for _ in 0..rounds {
+            for (device, name) in (0_u32..).zip(&self.names) {
+                self.seq += 1;
+                payload.clear();
+                let wave = f64::from((device + self.round * 7) % 100) / 10.0;
+                write!(
+                    payload,
+                    "{{\"temperature\":{:.2},\"pressure\":{:.1},\"vibration\":{:.3},\"unit\":\"C\",\"ok\":true}}",
+                    20.0 + wave,
+                    100.0 + wave,
+                    1.0 + wave / 10.0
+                )?;
+                let record = Record {
+                    device: name,
+                    topic: "devices/x/telemetry",
+                    received_ms: self.at_ms,
+                    qos: 1,
+                    retain: false,
+                    clock_synced: true,
+                    properties: Properties::default(),
+                    payload: payload.as_bytes(),
+                };
+                self.trial.apply((LogId(1), Epoch(1), Seq(self.seq)), &record, self.at_ms);
+            }
+            self.trial.take_events(|_| Ok::<(), anyhow::Error>(()))?;
+            self.at_ms += every_ms;
+            self.round += 1;
+        }
+        let spent: Duration = Usage::of(std::process::id())?.cpu.saturating_sub(begun);
+        let devices = u32::try_from(self.names.len()).context("devices")?;
+        Ok(spent.as_secs_f64() * 1e9 / (f64::from(devices) * f64::from(rounds)))
+    }
+}
+
 /// Gives the fleet's messages to rules.
 fn cost(plan: &Plan, rules: &str) -> Result<Cost> {
-    let rules = Rules::parse(rules, "detect")?;
-    if let Some(error) = rules.errors().next() {
-        anyhow::bail!("{error}");
-    }
-    let names: Vec<String> = (0..plan.devices).map(|device| format!("device-{device:06}")).collect();
     let before = Usage::of(std::process::id()).context("the memory of this process")?;
-    let mut trial = Trial::new(&rules, None);
-    let (mut seq, mut payload) = (0, String::new());
-    let mut begun = before.cpu;
-    for round in 0..=plan.rounds {
-        if round == 1 {
-            // The first round makes the series, and is not timed.
-            begun = Usage::of(std::process::id())?.cpu;
-        }
-        let at_ms = START_MS + u64::from(round) * EVERY_MS;
-        for (device, name) in (0_u32..).zip(&names) {
-            seq += 1;
-            payload.clear();
-            let wave = f64::from((device + round * 7) % 100) / 10.0;
-            write!(
-                payload,
-                "{{\"temperature\":{:.2},\"pressure\":{:.1},\"vibration\":{:.3},\"unit\":\"C\",\"ok\":true}}",
-                20.0 + wave,
-                100.0 + wave,
-                1.0 + wave / 10.0
-            )?;
-            let record = Record {
-                device: name,
-                topic: "devices/x/telemetry",
-                received_ms: at_ms,
-                qos: 1,
-                retain: false,
-                clock_synced: true,
-                properties: Properties::default(),
-                payload: payload.as_bytes(),
-            };
-            trial.apply((LogId(1), Epoch(1), Seq(seq)), &record, at_ms);
-        }
-        trial.take_events(|_| Ok::<(), anyhow::Error>(()))?;
-    }
+    let mut fleet = Fleet::new(plan, rules)?;
+    // The first round makes the series, and is not timed.
+    fleet.speak(1, EVERY_MS)?;
+    let message_ns = fleet.speak(plan.rounds, EVERY_MS)?;
     let after = Usage::of(std::process::id())?;
-    let spent: Duration = after.cpu.saturating_sub(begun);
-    let messages = f64::from(plan.devices) * f64::from(plan.rounds);
     #[expect(clippy::cast_precision_loss, reason = "sizes of processes")]
     let bytes = after.rss_bytes as f64 - before.rss_bytes as f64;
-    Ok(Cost { message_ns: spent.as_secs_f64() * 1e9 / messages, bytes, trial })
+    Ok(Cost { message_ns, bytes, trial: fleet.trial })
+}
+
+/// What a message costs under rules of every kind and one that learns: where each ends three windows, and where only
+/// one in sixty does.
+fn learning(plan: &Plan) -> Result<(f64, f64)> {
+    let mut fleet = Fleet::new(plan, &every_kind_and_learned())?;
+    fleet.speak(WARM_WINDOWS, WINDOW_MS)?;
+    let window = fleet.speak(TIMED_WINDOWS, WINDOW_MS)?;
+    Ok((window, fleet.speak(SECONDS, EVERY_MS)?))
 }
 
 fn one_rule() -> String {
@@ -226,6 +283,13 @@ fn every_kind() -> String {
     format!("{}{rest}", one_rule())
 }
 
+/// The same, and each series learned by minutes.
+fn every_kind_and_learned() -> String {
+    let learned = "[[rule]]\nid = \"learned\"\nkind = \"learned\"\nmetrics = [\"temperature\", \"pressure\", \"vibration\"]\n\
+         input = { every = \"1m\" }\n";
+    format!("{}{learned}", every_kind())
+}
+
 impl Report {
     /// The figures as a table.
     ///
@@ -240,6 +304,13 @@ impl Report {
         writeln!(text, "| an expression, per evaluation | {:.0} ns |", self.expression_ns)?;
         writeln!(text, "| one more series of a static rule | {:.1} bytes |", self.rule_bytes)?;
         writeln!(text, "| 300,000 samples/s under all rules | {:.1} % of a core |", self.core_percent)?;
+        writeln!(
+            text,
+            "| the same with every series learned | {:.1} % of a core |",
+            self.learned_core_percent
+        )?;
+        writeln!(text, "| the end of a window of a learned series | {:.0} ns |", self.learned_window_ns)?;
+        writeln!(text, "| one more learned series | {:.0} bytes |", self.learned_bytes)?;
         writeln!(text, "| the whole process | {:.0} MiB |", self.memory_mib)?;
         Bar::write(&self.bars, &mut text)?;
         Ok(text)
@@ -264,6 +335,7 @@ mod tests {
         assert_eq!(series(&static_rules(11)), 130);
         assert_eq!(series(&format!("{}{EXPRESSION}", one_rule())), 60);
         assert_eq!(series(&every_kind()), 60);
+        assert_eq!(series(&every_kind_and_learned()), 90);
         assert!(cost(&plan, "[[rule]]\nid = \"x\"\n").is_err());
     }
 }
