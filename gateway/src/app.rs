@@ -24,6 +24,8 @@ pub const METRICS: &[(&str, &[Metric])] = &[
     ("commands", commands::METRICS),
     ("alerts", alerts::METRICS),
     ("alerts", alerts::EVENT_GRID_METRICS),
+    ("alerts", alerts::SERVICE_BUS_METRICS),
+    ("alerts", alerts::REACTION_METRICS),
     ("azure", azure::METRICS),
     ("dead_letter", dead_letter::METRICS),
 ];
@@ -126,7 +128,7 @@ async fn serve(
     let Settings { gateway, outbox, azure, mqtt, uplink, commands, alerts, admin, .. } = settings;
 
     // Read first: whoever starts a gateway with a file that cannot be used is told before anything runs.
-    let rules = alerts.as_ref().map(|alerts| alerts::Rules::load(&alerts.rules_file)).transpose()?;
+    let rules = alerts.as_ref().map(|alerts| alerts.rules().load()).transpose()?;
     let consumers = consumers(uplink.is_some(), alerts.as_ref());
     let outbox = outbox::Config { gateway: gateway.id.to_string(), ..outbox };
     let (_, outbox) = outbox::Service::open(outbox, &consumers, &supervisor)?;
@@ -141,6 +143,9 @@ async fn serve(
     let uplink =
         uplink.map(|uplink| uplink::Service::prepare(&uplink, gateway.id.clone(), &outbox, &supervisor));
     let uplink = uplink.transpose()?;
+    // Connections of their own: commands of rules go out while those for devices have ended.
+    let sending = commands.as_ref().filter(|_| alerts.as_ref().is_some_and(alerts::Config::sends_commands));
+    let sending = sending.map(|commands| commands::Sending::new(commands, &supervisor)).transpose()?;
     let commands = commands.map(|commands| {
         let handle = uplink.as_ref().map(|uplink| uplink.handle().clone());
         let site = Arc::new(Site { outbox: outbox.clone(), mqtt: mqtt.clone(), uplink: handle });
@@ -150,8 +155,9 @@ async fn serve(
     // After the commands, which know what limits it was under.
     let uplink = uplink.map(|uplink| uplink.start(&supervisor)).transpose()?;
     let alerts = alerts.zip(rules).map(|(alerts, rules)| {
-        alerts::Service::start(&alerts, rules, &gateway.id, &outbox, &supervisor)
-            .map(|handle| (handle, alerts.rules_file))
+        let ways = (Some(mqtt.publisher()), sending);
+        alerts::Service::start(&alerts, rules, &gateway.id, &outbox, ways, &supervisor)
+            .map(|handle| (handle, alerts.rules()))
     });
     let (alerts, rules_file) = alerts.transpose()?.unzip();
     let dead_letters = dead_letter::Handle::open(gateway.id.clone(), &outbox).map_err(Error::DeadLetter)?;
@@ -192,7 +198,7 @@ async fn serve(
 struct Reloaded {
     file: PathBuf,
     mqtt: mqtt::Handle,
-    alerts: Option<(alerts::Handle, PathBuf)>,
+    alerts: Option<(alerts::Handle, alerts::RulesFile)>,
 }
 
 /// Reads again what may change while running, each time SIGHUP asks for it.
@@ -210,7 +216,7 @@ async fn reload(mut asked: Signal, what: Reloaded, shutdown: Shutdown) -> io::Re
                 Err(error) => mqtt.reload(Err(error)),
             };
             if let Some((alerts, rules_file)) = alerts {
-                alerts.reload(alerts::Rules::load(&rules_file));
+                alerts.reload(rules_file.load());
             }
         };
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
@@ -251,6 +257,8 @@ async fn shut_down(supervisor: &Supervisor, outbox: &outbox::Handle, grace: Dura
         supervisor.idle(TaskKind::Uplink).await;
         supervisor.idle(TaskKind::Alerts).await;
         supervisor.idle(TaskKind::EventGrid).await;
+        supervisor.idle(TaskKind::AlertCommands).await;
+        supervisor.idle(TaskKind::Reactions).await;
     })
     .await;
     close_outbox(outbox, started + grace).await;

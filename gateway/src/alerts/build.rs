@@ -22,7 +22,7 @@ pub(super) struct Builder {
     pub(super) folder: Folder,
     pub(super) voice: Voice,
     pub(super) time: Option<String>,
-    pub(super) series_max: usize,
+    pub(super) limits: Limits,
 }
 
 /// An engine, and what was wrong with what it was built from.
@@ -46,26 +46,20 @@ impl Builder {
     /// When the table of alerts cannot be read.
     pub(super) fn build(&self, rules: &Rules, low: Seq, state: &[u8]) -> Result<Built, outbox::Error> {
         let mark = Mark::decode(state);
-        let moment = mark.map_or_else(Moment::default, |mark| mark.moment);
         let told = mark.map_or(low, |mark| mark.emitted).max(low);
         let mut reader =
             Reader::new(rules.set.metrics()).with_time_path(self.time.as_deref(), rules.set.metrics());
-        let mut evaluator = Evaluator::new(
-            Arc::clone(&rules.set),
-            Limits { series_max: self.series_max, ..Limits::default() },
-        );
+        let mut evaluator = Evaluator::new(Arc::clone(&rules.set), self.limits);
         let wanted = mark.and_then(|mark| mark.snapshot);
         let snapshot = wanted.and_then(|at| self.snapshot(at));
         let at = snapshot.as_ref().map(|snapshot| snapshot.at);
-        let from = match snapshot.as_ref().map(|snapshot| decode(snapshot, &mut reader, &mut evaluator)) {
-            Some(true) => snapshot.map_or(moment, |snapshot| snapshot.moment),
-            _ => Moment::default(),
-        };
+        let good = snapshot.as_ref().is_some_and(|snapshot| decode(snapshot, &mut reader, &mut evaluator));
+        let from = snapshot.filter(|_| good).map_or_else(Moment::default, |snapshot| snapshot.moment);
         let mut lifecycle =
             Lifecycle::new(self.voice.clone(), Arc::clone(&rules.policy), Arc::clone(&rules.book));
         let stale = self.load(&mut lifecycle, mark.is_some())?;
-        let lost = wanted.is_some() && at.is_none();
-        let engine = Engine::new((reader, evaluator, lifecycle), from, (low, told), at.is_none());
+        let lost = wanted.is_some() && !good;
+        let engine = Engine::new((reader, evaluator, lifecycle), from, (low, told), !good).rebuilt();
         Ok(Built { engine, snapshot: at, lost, stale })
     }
 
@@ -102,6 +96,10 @@ impl Builder {
 fn decode(snapshot: &Snapshot, reader: &mut Reader, evaluator: &mut Evaluator) -> bool {
     let read = reader.decode(&snapshot.reader).map_err(|error| error.to_string());
     let evaluated = evaluator.decode(&snapshot.evaluator).map_err(|error| error.to_string());
+    let damaged = evaluator.counts().damaged;
+    if damaged > 0 {
+        tracing::warn!(series = damaged, "learned series of the snapshot are damaged; they are learned anew");
+    }
     let results = [("measurements", read), ("rules", evaluated)];
     let mut good = true;
     for (part, result) in results {

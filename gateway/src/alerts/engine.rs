@@ -8,12 +8,13 @@
 //! The numbers left of the edges are a function of the log and may be built again by reading it twice; what is right of
 //! them is durable with its progress. So edges of entries below [`Engine::told`] are not taken a second time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use penstock_proto::{Lane, Seq};
 
 use super::clock::Moment;
-use super::lifecycle::{Effects, Lifecycle};
+use super::lifecycle::{self, Effects, Lifecycle};
 use super::measure::{Reader, Rebirth};
 use super::nouns::{Edge, Origin, Position, Sample, Subject};
 use super::rule::Evaluator;
@@ -36,6 +37,8 @@ pub(super) struct Engine {
     samples: Vec<Sample>,
     /// Whether the numbers were built from nothing, so that alerts may be open that they know nothing of.
     doubt: bool,
+    /// Whether it was built from what another has left, and has told nothing yet.
+    rebuilt: bool,
     counts: Counts,
 }
 
@@ -60,7 +63,14 @@ impl Engine {
         doubt: bool,
     ) -> Self {
         let (samples, counts) = (Vec::new(), Counts::default());
-        Self { reader, evaluator, lifecycle, moment, position, told, samples, doubt, counts }
+        let rebuilt = false;
+        Self { reader, evaluator, lifecycle, moment, position, told, samples, doubt, rebuilt, counts }
+    }
+
+    /// The engine of a gateway that may have died. What kept the last one from taking silence for what it seems is not in
+    /// the log.
+    pub(super) fn rebuilt(self) -> Self {
+        Self { rebuilt: true, ..self }
     }
 
     /// The first entry that was not applied.
@@ -187,6 +197,11 @@ impl Engine {
         if away {
             self.evaluator.hold(now_ms);
         }
+        if take && std::mem::take(&mut self.rebuilt) {
+            let Self { evaluator, lifecycle, .. } = self;
+            evaluator.hold(now_ms);
+            evaluator.expect_again(&|subject| lifecycle.holds(subject));
+        }
         if take && std::mem::take(&mut self.doubt) {
             self.end_what_is_forgotten(effects);
         }
@@ -206,9 +221,13 @@ impl Engine {
     fn end_what_is_forgotten(&mut self, effects: &mut Effects) {
         let now_ms = self.moment.now_ms;
         let Self { evaluator, lifecycle, .. } = self;
+        // The table has names of a bounded length.
+        let whole: HashMap<_, _> =
+            evaluator.names().filter_map(|whole| Some((lifecycle::shorter_device(whole)?, whole))).collect();
         for (rule, device, metric) in lifecycle.holding() {
             let subject = Subject { rule, device: &device, metric: metric.as_deref() };
-            if !evaluator.is_raised(&subject) {
+            let known = whole.get(&*device).map_or(&*device, |whole| whole);
+            if !evaluator.is_raised(&Subject { device: known, ..subject }) {
                 lifecycle.take(&Edge::cleared(subject, now_ms), now_ms, effects);
             }
         }
@@ -218,6 +237,10 @@ impl Engine {
         let Self { reader, evaluator, lifecycle, samples, counts, moment, .. } = self;
         let now_ms = moment.now_ms;
         reader.read(record, now_ms, samples);
+        if !take {
+            // It was asked for when the entry came.
+            drop(reader.take_rebirths());
+        }
         counts.records += 1;
         counts.samples += samples.len() as u64;
         let origin = Origin {

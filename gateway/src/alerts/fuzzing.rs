@@ -1,15 +1,16 @@
 //! Every decoder of the stage, for random cases.
 
-use super::{event_grid, learned, lifecycle, mark, measure, rule, snapshot};
+use super::{event_grid, learned, lifecycle, mark, measure, reaction, rule, snapshot};
 use crate::fuzzing::Decoder;
 
 /// By parts, in the order of the data flow.
-pub(crate) const DECODERS: [&[Decoder]; 6] = [
+pub(crate) const DECODERS: [&[Decoder]; 7] = [
     measure::fuzzing::DECODERS,
     rule::DECODERS,
     learned::DECODERS,
     OWN,
     lifecycle::DECODERS,
+    reaction::DECODERS,
     event_grid::DECODERS,
 ];
 
@@ -30,6 +31,7 @@ pub(crate) fn fuzzing_seeds(name: &str) -> Vec<Vec<u8>> {
         rule::fuzzing_seeds,
         learned::fuzzing_seeds,
         lifecycle::fuzzing_seeds,
+        reaction::fuzzing_seeds,
         event_grid::fuzzing_seeds,
     ];
     parts.iter().flat_map(|seeds| seeds(name)).chain(own).collect()

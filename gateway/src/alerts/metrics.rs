@@ -4,7 +4,8 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::engine::Engine;
 use super::lifecycle;
-use super::measure::{Form, LeftOut, Refused, Untouched};
+use super::measure::{Counts, Form, LeftOut, Refused, Untouched};
+use super::requests::REQUESTS;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
 
 const RECORDS: Metric = Metric {
@@ -58,8 +59,26 @@ const LEFT_OUT: Metric = Metric {
 const IGNORED: Metric = Metric {
     name: "penstock_alerts_samples_ignored_total",
     kind: Kind::Counter,
-    help: "Samples that were not evaluated: earlier than the last one of their series, or of a series or device beyond the bound; expressions that could not be decided.",
-    labels: &[("reason", &["late", "series", "devices", "undecided"])],
+    help: "Samples that were not evaluated: earlier than the last one of their series, or of a series or device beyond a bound (`learned`: of those that rules learn); expressions that could not be decided.",
+    labels: &[("reason", &["late", "series", "learned", "devices", "undecided"])],
+};
+const TIMES_WRONG: Metric = Metric {
+    name: "penstock_alerts_times_wrong_total",
+    kind: Kind::Counter,
+    help: "Times of devices that were unreadable or cannot be true; the time of receiving stands for them.",
+    labels: &[],
+};
+const STALE_DEATHS: Metric = Metric {
+    name: "penstock_alerts_sparkplug_stale_deaths_total",
+    kind: Kind::Counter,
+    help: "NDEATHs of a Sparkplug session before the present one, which say nothing about it.",
+    labels: &[],
+};
+const REBIRTHS: Metric = Metric {
+    name: "penstock_alerts_sparkplug_rebirths_total",
+    kind: Kind::Counter,
+    help: "Reasons to ask a Sparkplug edge node for its births: one that led to a request, one within a minute of the last request, one that found too many waiting. After a crash some are found again, and not asked for again.",
+    labels: &[("what", &["wanted", "held", "lost"])],
 };
 const EDGES: Metric = Metric {
     name: "penstock_alerts_conditions_total",
@@ -79,6 +98,18 @@ const WITHHELD: Metric = Metric {
     help: "What was not told at once, by what stood before it; `untracked`: there was no room for the alert.",
     labels: &[("reason", &["inhibited", "muted", "storm", "tokens", "untracked"])],
 };
+const REACTIONS: Metric = Metric {
+    name: "penstock_alerts_reactions_total",
+    kind: Kind::Counter,
+    help: "Reactions to alerts that were decided and put into lane alerts, by where they go.",
+    labels: &[("kind", &["mqtt", "service-bus"])],
+};
+const REACTIONS_WITHHELD: Metric = Metric {
+    name: "penstock_alerts_reactions_withheld_total",
+    kind: Kind::Counter,
+    help: "Reactions that were not to be, by reason: the alert is inhibited or muted, or ended because its `rule` was changed or removed; or could not be: `unusable`, what would be rendered is no topic, too long, or of a device whose name is; `no-room`, too many at the same moment.",
+    labels: &[("reason", &["inhibited", "muted", "rule", "unusable", "no-room"])],
+};
 const OPEN: Metric =
     Metric { name: "penstock_alerts_open", kind: Kind::Gauge, help: "Alerts that are open.", labels: &[] };
 const HELD: Metric = Metric {
@@ -97,6 +128,18 @@ const SERIES: Metric = Metric {
     name: "penstock_alerts_series",
     kind: Kind::Gauge,
     help: "Series that are watched, each a rule, a device and a metric.",
+    labels: &[],
+};
+const LEARNED: Metric = Metric {
+    name: "penstock_alerts_learned_series",
+    kind: Kind::Gauge,
+    help: "Those of them that rules of kind `learned` learn.",
+    labels: &[],
+};
+const FORGOTTEN: Metric = Metric {
+    name: "penstock_alerts_devices_forgotten_total",
+    kind: Kind::Counter,
+    help: "Devices that said nothing for `forget_after`, and that rules know no more.",
     labels: &[],
 };
 const COMMITS: Metric = Metric {
@@ -158,13 +201,21 @@ pub(crate) const METRICS: &[Metric] = &[
     REFUSED,
     LEFT_OUT,
     IGNORED,
+    TIMES_WRONG,
+    STALE_DEATHS,
+    REBIRTHS,
+    REQUESTS,
     EDGES,
     EVENTS,
     WITHHELD,
+    REACTIONS,
+    REACTIONS_WITHHELD,
     OPEN,
     HELD,
     STORMS,
     SERIES,
+    LEARNED,
+    FORGOTTEN,
     COMMITS,
     COMMIT_FAILURES,
     LATENCY,
@@ -184,6 +235,7 @@ pub(super) struct Metrics {
     held: Gauge,
     storms: Gauge,
     series: Gauge,
+    learned: Gauge,
     pub(super) commits: Counter,
     pub(super) commit_failures: Counter,
     pub(super) latency: Histogram,
@@ -216,6 +268,8 @@ struct Told {
     gathered: Counter,
     tokens: Counter,
     untracked: Counter,
+    reactions: [Counter; 2],
+    reactions_withheld: [Counter; 5],
 }
 
 // === impl Grown ===
@@ -245,6 +299,9 @@ impl Told {
             gathered: withheld("storm"),
             tokens: withheld("tokens"),
             untracked: withheld("untracked"),
+            reactions: ["mqtt", "service-bus"].map(|kind| counter_with(&REACTIONS, "kind", kind)),
+            reactions_withheld: ["inhibited", "muted", "rule", "unusable", "no-room"]
+                .map(|reason| counter_with(&REACTIONS_WITHHELD, "reason", reason)),
         }
     }
 
@@ -259,6 +316,16 @@ impl Told {
         self.gathered.increment(counts.gathered);
         self.tokens.increment(counts.held);
         self.untracked.increment(counts.untracked);
+        let decided = [counts.reactions_mqtt, counts.reactions_service_bus];
+        let withheld = [
+            counts.reactions_inhibited,
+            counts.reactions_muted,
+            counts.reactions_rule,
+            counts.reactions_unusable,
+            counts.reactions_crowded,
+        ];
+        let all = self.reactions.iter().zip(decided).chain(self.reactions_withheld.iter().zip(withheld));
+        all.for_each(|(counter, count)| counter.increment(count));
     }
 }
 
@@ -274,6 +341,7 @@ impl Metrics {
             held: gauge(&HELD),
             storms: gauge(&STORMS),
             series: gauge(&SERIES),
+            learned: gauge(&LEARNED),
             commits: counter(&COMMITS),
             commit_failures: counter(&COMMIT_FAILURES),
             latency: histogram(&LATENCY),
@@ -299,6 +367,7 @@ impl Metrics {
         self.held.set(lifecycle.held() as f64);
         self.storms.set(lifecycle.storms() as f64);
         self.series.set(engine.evaluator().series() as f64);
+        self.learned.set(engine.evaluator().learned() as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rules are counted in thousands")]
@@ -341,9 +410,20 @@ fn grown() -> Vec<(Grown, Look)> {
         let counter = counter_with(&LEFT_OUT, "reason", why.name());
         add(counter, Box::new(|engine| engine.reader().counts().left_out(*why)));
     }
+    let mut read = |counter, look: fn(&Counts) -> u64| {
+        add(counter, Box::new(move |engine| look(engine.reader().counts())));
+    };
+    let rebirths = |what| counter_with(&REBIRTHS, "what", what);
+    read(counter(&TIMES_WRONG), |counts| counts.times_wrong);
+    read(counter(&STALE_DEATHS), |counts| counts.stale_deaths);
+    read(rebirths("wanted"), |counts| counts.rebirths_wanted);
+    read(rebirths("held"), |counts| counts.rebirths_held);
+    read(rebirths("lost"), |counts| counts.rebirths_lost);
+    add(counter(&FORGOTTEN), Box::new(|engine| engine.evaluator().counts().forgotten));
     let ignored = |reason| counter_with(&IGNORED, "reason", reason);
     add(ignored("late"), Box::new(|engine| engine.evaluator().counts().late));
     add(ignored("series"), Box::new(|engine| engine.evaluator().counts().series_refused));
+    add(ignored("learned"), Box::new(|engine| engine.evaluator().counts().learned_refused));
     add(ignored("devices"), Box::new(|engine| engine.evaluator().counts().devices_refused));
     add(ignored("undecided"), Box::new(|engine| engine.evaluator().counts().undecided));
     all

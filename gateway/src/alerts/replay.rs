@@ -14,6 +14,7 @@ use super::engine::{Counts, Engine};
 use super::lifecycle::{Effects, Lifecycle, Voice};
 use super::measure::Reader;
 use super::nouns::Position;
+use super::reaction::is_reaction;
 use super::rule::{Evaluator, Limits};
 use super::rules::Rules;
 use crate::outbox::{Properties, Record};
@@ -22,6 +23,8 @@ use crate::outbox::{Properties, Record};
 const LINE_BYTES_MAX: u64 = 600 << 20;
 /// Most series that a replay watches.
 const SERIES_MAX: usize = 10_000_000;
+/// Most series that rules learn in a replay.
+const LEARNED_MAX: usize = 1_000_000;
 
 /// A record as it is exported, as far as rules look at it.
 #[derive(Debug, Deserialize)]
@@ -108,7 +111,12 @@ impl Trial {
         let reader = Reader::new(rules.set.metrics()).with_time_path(time, rules.set.metrics());
         let evaluator = Evaluator::new(
             Arc::clone(&rules.set),
-            Limits { series_max: SERIES_MAX, devices_max: SERIES_MAX },
+            Limits {
+                series_max: SERIES_MAX,
+                learned_max: LEARNED_MAX,
+                devices_max: SERIES_MAX,
+                ..Limits::default()
+            },
         );
         let lifecycle = Lifecycle::new(voice(), Arc::clone(&rules.policy), Arc::clone(&rules.book));
         let start = (Seq::ZERO, Seq::ZERO);
@@ -129,8 +137,10 @@ impl Trial {
     /// The first one of `show`.
     pub fn take_events<E>(&mut self, mut show: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         for (_, record) in self.effects.entries.entries(Lane::Alerts) {
-            show(record.payload)?;
-            self.events += 1;
+            if !is_reaction(&record) {
+                show(record.payload)?;
+                self.events += 1;
+            }
         }
         self.engine.flush(&mut self.effects);
         self.effects.clear();

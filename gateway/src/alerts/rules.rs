@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lifecycle::{Policy, PolicyError, RuleFacts, Rulebook};
+use super::reaction::Queues;
 use super::rule::{FILE_BYTES_MAX, FileError, RuleError, RuleSet};
 
 /// Largest rules file.
@@ -19,6 +20,14 @@ pub struct Rules {
     /// What alerts say about their rules.
     pub(super) book: Arc<Rulebook>,
     errors: Arc<[RuleError]>,
+}
+
+/// A rules file, and what the configuration says of it.
+#[derive(Debug, Clone)]
+pub struct RulesFile {
+    path: PathBuf,
+    /// Where actions may send to.
+    queues: Queues,
 }
 
 /// Why a rules file cannot be used at all.
@@ -45,6 +54,21 @@ pub enum RulesError {
     File(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl RulesFile {
+    pub(super) const fn new(path: PathBuf, queues: Queues) -> Self {
+        Self { path, queues }
+    }
+
+    /// Reads it. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::load`].
+    pub fn load(&self) -> Result<Rules, RulesError> {
+        Rules::load_for(&self.path, &self.queues)
+    }
+}
+
 impl Rules {
     /// Reads `path`. Blocks on the disk.
     ///
@@ -52,13 +76,22 @@ impl Rules {
     ///
     /// When nothing of it can be used; a rule that alone is wrong is no error.
     pub fn load(path: &Path) -> Result<Self, RulesError> {
+        Self::load_for(path, &Queues::Any)
+    }
+
+    /// As [`Self::load`], where actions may send to `queues` only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    fn load_for(path: &Path, queues: &Queues) -> Result<Self, RulesError> {
         let failed = |source| RulesError::Read { path: path.to_owned(), source };
         let bytes = fs::metadata(path).map_err(failed)?.len();
         if bytes > BYTES_MAX {
             return Err(RulesError::TooLarge { path: path.to_owned(), bytes });
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text, &path.display().to_string())
+        Self::parse_for(&text, &path.display().to_string(), queues)
     }
 
     /// Reads `text`, which stands in `file`.
@@ -67,7 +100,12 @@ impl Rules {
     ///
     /// As [`Self::load`].
     pub fn parse(text: &str, file: &str) -> Result<Self, RulesError> {
-        let parsed = RuleSet::parse(text, file).map_err(|error: FileError| RulesError::File(error.into()))?;
+        Self::parse_for(text, file, &Queues::Any)
+    }
+
+    fn parse_for(text: &str, file: &str, queues: &Queues) -> Result<Self, RulesError> {
+        let parsed = RuleSet::parse_for(text, file, queues)
+            .map_err(|error: FileError| RulesError::File(error.into()))?;
         let policy = Policy::read(parsed.alerting.as_ref(), &parsed.mutes, file)
             .map_err(|error: PolicyError| RulesError::File(error.into()))?;
         let book = Arc::new(Rulebook::new(facts(&parsed.rules)));
@@ -107,6 +145,7 @@ fn facts(rules: &RuleSet) -> Vec<RuleFacts> {
         meaning: rule.fingerprint,
         runbook: rule.runbook.clone(),
         labels: rule.labels.to_vec(),
+        actions: Arc::clone(&rule.actions),
         inhibited_by: rule.inhibited_by.iter().map(|place| rules.rule(*place).id.clone()).collect(),
     });
     facts.collect()

@@ -15,14 +15,18 @@ use super::build::{Builder, Built};
 use super::clock::Moment;
 use super::config::Config;
 use super::engine::Engine;
-use super::event_grid;
-use super::lifecycle::{Effects, Voice};
+use super::lifecycle::{Complaint, Effects, Voice};
 use super::mark::Mark;
 use super::metrics::Metrics;
+use super::publish;
+use super::requests::Requests;
 use super::rules::Rules;
 use super::skipped;
 use super::snapshot::Folder;
 use super::status::Handle;
+use super::{event_grid, service_bus};
+use crate::commands::Sending;
+use crate::mqtt::Publisher;
 use crate::outbox::{self, Completion, Consumer, ConsumerId, Ticket};
 use crate::supervise::{self, Phase, Shutdown, Supervisor, TaskKind, clock};
 
@@ -38,6 +42,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop may take to read what is there and to make the rest durable.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// How often others are shown what it stands at.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Segments applied between two looks at anything else.
 const ROUND_SEGMENTS: usize = 64;
 
@@ -65,13 +71,16 @@ pub enum StartError {
 /// Who reads the outbox for this stage.
 pub(crate) fn consumers(config: &Config) -> Vec<ConsumerId> {
     let own = ConsumerId { name: CONSUMER.to_owned(), lane: Lane::Telemetry };
-    [own].into_iter().chain(config.event_grid.iter().map(event_grid::consumer)).collect()
+    let sinks = config.event_grid.iter().map(event_grid::consumer);
+    let posts = config.service_bus.iter().map(service_bus::consumer);
+    [own, publish::consumer()].into_iter().chain(sinks).chain(posts).collect()
 }
 
 impl Service {
-    /// Starts the rules and the sinks. Neither waits for anybody: an unreachable cloud is no error.
+    /// Starts the rules and the sinks. Neither waits for anybody: an unreachable cloud is no error. `sending` is how commands
+    /// are sent; without it none are.
     ///
-    /// Ends in [`Phase::DrainUplink`], when what was read before is durable.
+    /// `publisher` reaches devices: with reactions, and Sparkplug nodes. Without it reactions stay where they are. Ends in [`Phase::DrainUplink`], when what was read before is durable.
     ///
     /// # Errors
     ///
@@ -82,6 +91,7 @@ impl Service {
         rules: Rules,
         gateway: &GatewayId,
         outbox: &outbox::Handle,
+        (publisher, sending): (Option<Publisher>, Option<Sending>),
         supervisor: &Supervisor,
     ) -> Result<Handle, StartError> {
         let folder = Folder::open(&config.directory).map_err(StartError::Folder)?;
@@ -91,15 +101,23 @@ impl Service {
             folder,
             voice: Voice::of(gateway, &config.type_prefix),
             time: config.time.clone(),
-            series_max: config.series_max,
+            limits: config.limits(),
         };
         let mut sinks = Vec::new();
         for sink in &config.event_grid {
             let started = event_grid::Publisher::start(sink, gateway, outbox, None, supervisor);
             sinks.push(started.map_err(|error| StartError::Sink(Box::new(error)))?);
         }
-        let handle = Handle::new(&rules, sinks);
-        let worker = Worker::new(config, rules, (consumer, builder), supervisor, handle.clone())?;
+        let posts = sending.map(|sending| {
+            service_bus::Poster::start(&config.service_bus, gateway, outbox, &sending, supervisor)
+        });
+        let posts = posts.transpose().map_err(|error| StartError::Sink(Box::new(error)))?;
+        let reactions =
+            publisher.clone().map(|publisher| publish::Sink::start(outbox, publisher, supervisor));
+        let reactions = reactions.transpose().map_err(|error| StartError::Sink(Box::new(error)))?;
+        let handle = Handle::new(&rules, sinks, posts.unwrap_or_default(), reactions);
+        let requests = Requests::new(publisher.filter(|_| config.sparkplug_rebirth));
+        let worker = Worker::new(config, rules, (consumer, builder, requests), supervisor, handle.clone())?;
         supervisor.spawn_thread(TaskKind::Alerts, move || worker.run()).map_err(StartError::Thread)?;
         Ok(handle)
     }
@@ -122,11 +140,13 @@ struct Worker {
     snapshot_due: Instant,
     snapshot_every: Duration,
     lag: Lag,
+    requests: Requests,
     handle: Handle,
     metrics: Metrics,
     supervisor: Supervisor,
     shutdown: Shutdown,
     commits_seen: u64,
+    tell_due: Instant,
 }
 
 /// A batch on its way to the disk.
@@ -154,7 +174,7 @@ impl Worker {
     fn new(
         config: &Config,
         rules: Rules,
-        (consumer, builder): (Consumer, Builder),
+        (consumer, builder, requests): (Consumer, Builder, Requests),
         supervisor: &Supervisor,
         handle: Handle,
     ) -> Result<Self, outbox::Error> {
@@ -178,11 +198,13 @@ impl Worker {
             snapshot_due: now + config.snapshot_every,
             snapshot_every: config.snapshot_every,
             lag: Lag { time_max, bytes_max, even: now, bytes: 0, records: 0 },
+            requests,
             handle,
             metrics,
             supervisor: supervisor.clone(),
             shutdown: supervisor.shutdown(),
             commits_seen: 0,
+            tell_due: now,
         })
     }
 
@@ -210,7 +232,9 @@ impl Worker {
         let more = self.read_round();
         self.submit();
         self.take_snapshot();
-        self.tell();
+        if clock::now() >= self.tell_due {
+            self.tell();
+        }
         if !more {
             self.rest(self.pause());
         }
@@ -543,10 +567,18 @@ impl Worker {
     }
 
     fn tell(&mut self) {
+        self.tell_due = clock::now() + TELL_EVERY;
         for wish in self.engine.take_rebirths() {
-            // At most one per edge node and minute.
-            let (group, edge_node) = (&wish.group, &wish.edge_node);
-            tracing::warn!(%group, %edge_node, "messages of a Sparkplug node are missing; it has to tell its births again");
+            self.requests.make(&wish, clock::unix_ms());
+        }
+        for Complaint { rule, action, device, why } in self.effects.complaints.drain(..) {
+            tracing::warn!(
+                rule,
+                action,
+                device_id = device,
+                why,
+                "a reaction cannot be; others of the rule are counted only"
+            );
         }
         let behind = self.behind();
         let told = std::mem::take(&mut self.effects.counts);

@@ -64,13 +64,12 @@ impl Folder {
     pub(super) fn write(&self, snapshot: &Snapshot) -> io::Result<u64> {
         let path = self.path(snapshot.at);
         let new = path.with_extension("new");
-        let bytes = snapshot.encode();
         let mut file = File::create(&new)?;
-        file.write_all(&bytes)?;
+        let bytes = snapshot.write(&mut file)?;
         file.sync_all()?;
         fs::rename(&new, &path)?;
         File::open(&self.0)?.sync_all()?;
-        Ok(bytes.len() as u64)
+        Ok(bytes)
     }
 
     /// The snapshot at `at` of the log `log`.
@@ -116,19 +115,32 @@ impl Folder {
 // === impl Snapshot ===
 
 impl Snapshot {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.reader.len() + self.evaluator.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&self.log.0.to_le_bytes());
-        bytes.extend_from_slice(&self.at.0.to_le_bytes());
-        bytes.extend_from_slice(&self.moment.now_ms.to_le_bytes());
-        bytes.extend_from_slice(&self.moment.epoch.0.to_le_bytes());
+    /// Writes it without a copy of its parts, which may be a hundred megabytes. Returns how many bytes there are.
+    fn write(&self, out: &mut impl Write) -> io::Result<u64> {
+        let (mut bytes, mut checksum) = (0, 0);
+        let mut write = |part: &[u8]| {
+            bytes += part.len() as u64;
+            checksum = crc32c::crc32c_append(checksum, part);
+            out.write_all(part)
+        };
+        write(&MAGIC)?;
+        write(&self.log.0.to_le_bytes())?;
+        write(&self.at.0.to_le_bytes())?;
+        write(&self.moment.now_ms.to_le_bytes())?;
+        write(&self.moment.epoch.0.to_le_bytes())?;
         for part in [&self.reader, &self.evaluator] {
-            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(part);
+            write(&(part.len() as u64).to_le_bytes())?;
+            write(part)?;
         }
-        let checksum = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
+        out.write_all(&checksum.to_le_bytes())?;
+        Ok(bytes + 4)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let written = self.write(&mut bytes).expect("memory takes everything");
+        assert_eq!(written, bytes.len() as u64);
         bytes
     }
 

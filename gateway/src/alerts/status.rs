@@ -5,9 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use penstock_proto::Seq;
 
-use super::event_grid;
 use super::metrics;
+use super::publish;
 use super::rules::{Rules, RulesError};
+use super::{event_grid, service_bus};
 use crate::supervise;
 
 /// A view of the alerts for operators, and the way to give them other rules. Cheap to clone.
@@ -16,6 +17,8 @@ pub struct Handle {
     status: Arc<Mutex<Status>>,
     wanted: Arc<Mutex<Option<Rules>>>,
     sinks: Arc<[event_grid::Handle]>,
+    posts: Arc<[service_bus::Handle]>,
+    reactions: Option<publish::Handle>,
 }
 
 /// The alerts at one moment; at most about a second old while the gateway runs.
@@ -43,8 +46,14 @@ pub struct Status {
 const ERRORS_MAX: usize = 20;
 
 impl Handle {
-    pub(super) fn new(rules: &Rules, sinks: Vec<event_grid::Handle>) -> Self {
-        let handle = Self { status: Arc::default(), wanted: Arc::default(), sinks: sinks.into() };
+    pub(super) fn new(
+        rules: &Rules,
+        sinks: Vec<event_grid::Handle>,
+        posts: Vec<service_bus::Handle>,
+        reactions: Option<publish::Handle>,
+    ) -> Self {
+        let (sinks, posts) = (sinks.into(), posts.into());
+        let handle = Self { status: Arc::default(), wanted: Arc::default(), sinks, posts, reactions };
         handle.note_rules(rules);
         handle
     }
@@ -59,6 +68,18 @@ impl Handle {
     #[must_use]
     pub(crate) fn sinks(&self) -> Vec<event_grid::Status> {
         self.sinks.iter().map(event_grid::Handle::status).collect()
+    }
+
+    /// Where commands of rules are sent, and how that goes.
+    #[must_use]
+    pub(crate) fn posts(&self) -> Vec<service_bus::Status> {
+        self.posts.iter().map(service_bus::Handle::status).collect()
+    }
+
+    /// How reactions are published; none if they are not.
+    #[must_use]
+    pub(crate) fn reactions(&self) -> Option<publish::Status> {
+        self.reactions.as_ref().map(publish::Handle::status)
     }
 
     /// Puts other rules in force, soon; an error changes nothing and is logged. What has been seen is kept for rules that

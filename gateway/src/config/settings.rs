@@ -124,7 +124,7 @@ impl Settings {
             None
         };
         let alerts = if root.has(alerts) {
-            Some(crate::alerts::Config::read(&mut root.child(alerts)?, azure.cloud)?)
+            Some(crate::alerts::Config::read(&mut root.child(alerts)?, azure.cloud, commands.is_some())?)
         } else {
             None
         };

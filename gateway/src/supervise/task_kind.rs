@@ -41,6 +41,10 @@ pub enum TaskKind {
     AlertsSnapshot,
     /// Sends lane alerts to Event Grid (thread).
     EventGrid,
+    /// Sends commands that rules ask for to Service Bus (thread).
+    AlertCommands,
+    /// Publishes what rules have the gateway do (thread).
+    Reactions,
     /// Keeps the tokens of Microsoft Entra fresh.
     Tokens,
     /// Answers operators.
@@ -51,7 +55,7 @@ pub enum TaskKind {
 
 impl TaskKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Mqtt,
         Self::Listener,
         Self::Connection,
@@ -66,6 +70,8 @@ impl TaskKind {
         Self::Alerts,
         Self::AlertsSnapshot,
         Self::EventGrid,
+        Self::AlertCommands,
+        Self::Reactions,
         Self::Tokens,
         Self::Admin,
         Self::Reload,
@@ -91,6 +97,8 @@ impl TaskKind {
             Self::Alerts => "alerts",
             Self::AlertsSnapshot => "alerts-snapshot",
             Self::EventGrid => "event-grid",
+            Self::AlertCommands => "alert-commands",
+            Self::Reactions => "reactions",
             Self::Tokens => "tokens",
             Self::Admin => "admin",
             Self::Reload => "reload",
@@ -114,6 +122,8 @@ impl TaskKind {
             | Self::Commands
             | Self::Alerts
             | Self::EventGrid
+            | Self::AlertCommands
+            | Self::Reactions
             | Self::Tokens
             | Self::Admin => OnFailure::StopGateway,
         }

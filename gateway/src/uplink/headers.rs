@@ -70,6 +70,8 @@ const ATTRIBUTE_NAME_MAX: usize = 20;
 const ATTRIBUTES_MAX: usize = 32;
 /// The content type of an event that brings its attributes in the payload.
 const STRUCTURED: &str = "application/cloudevents";
+/// The content type of what rules have the gateway do, which stands in lane alerts and is no alert.
+const REACTION: &str = "application/vnd.penstock.reaction.v1+json";
 
 // === impl Headers ===
 
@@ -214,7 +216,9 @@ impl Headers {
             out.extend_from_slice(b"/gateways/");
             out.extend_from_slice(gateway);
         });
-        self.push("ce_type", event_type(identity.lane).as_bytes());
+        let reaction = properties.content_type == Some(REACTION);
+        let kind = if reaction { "io.penstock.alert.reaction.v1" } else { event_type(identity.lane) };
+        self.push("ce_type", kind.as_bytes());
         self.push_time("ce_time", properties.device_time_ms.unwrap_or(record.received_ms));
         // Attributes may not be empty.
         let device = Some(record.device).filter(|device| !device.is_empty());
@@ -478,6 +482,15 @@ mod tests {
             &record(properties),
             &[("content-type", "application/cloudevents+json")],
         );
+    }
+
+    #[test]
+    fn what_rules_do_is_no_alert_of_a_device() {
+        let mut headers = Headers::default();
+        let properties = Properties { content_type: Some(REACTION), ..Properties::default() };
+        headers.fill(HeaderMode::CloudEvents, &IDENTITY.parse().unwrap(), &record(properties));
+        let kind = text(&headers).into_iter().find(|(name, _)| *name == "ce_type");
+        assert_eq!(kind.map(|(_, kind)| kind.to_string()).as_deref(), Some("io.penstock.alert.reaction.v1"));
     }
 
     #[test]

@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 
-use penstock_proto::{Epoch, GatewayId, Lane, LogId, Seq};
+use penstock_proto::{GatewayId, Seq};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::nouns::Severity;
 use super::config::BYTES_MAX;
+use crate::alerts::burial::Place;
 use crate::outbox::{Attributes, CloudEvent, Record};
 
 /// Makes events of entries.
@@ -35,14 +36,6 @@ pub(super) enum Source {
         /// What it is otherwise.
         others: String,
     },
-}
-
-/// Where an entry stands, but for its position.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) log: LogId,
-    pub(super) epoch: Epoch,
-    pub(super) lane: Lane,
 }
 
 /// Why an entry cannot be sent.
@@ -227,6 +220,7 @@ fn is_object(json: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use penstock_proto::{Epoch, Lane, LogId};
     use proptest::prelude::*;
     use serde_json::json;
 

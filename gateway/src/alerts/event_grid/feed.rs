@@ -1,16 +1,17 @@
 //! The lane as a sink reads it: twice, the critical events ahead of the others.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use penstock_proto::Seq;
 
 use super::batch::{Batch, Settled};
 use super::config::BatchBounds;
-use super::envelope::{Envelope, Place, Unusable};
+use super::envelope::{Envelope, Unusable};
 use super::progress::{Junk, Progress};
-use crate::outbox::{self, Completion, Consumer, Cursor, Encoded, Record, Refused, Segment};
-use crate::supervise::clock;
+use crate::alerts::burial::Place;
+use crate::alerts::durable::{self, Unsaved};
+use crate::alerts::reaction::is_reaction;
+use crate::outbox::{self, Consumer, Cursor, Encoded, Record, Segment};
 
 /// Which of the two readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +53,8 @@ struct Reading {
     next: Seq,
 }
 
-/// Why progress did not become durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsaved {
-    /// Not yet; it is worth trying again.
-    Again,
-    /// The outbox is closed, or the gateway stops.
-    Ended,
-}
-
 /// Most bytes of segments asked for at once.
 const SEGMENT_BYTES_MAX: usize = 1 << 20;
-/// How often it is looked whether to wait on for a commit.
-const LOOK_UP: Duration = Duration::from_millis(200);
 /// Most segments that are looked through in one go; then the loop looks up.
 const SEGMENTS_MAX: usize = 64;
 
@@ -159,30 +149,11 @@ impl Feed {
         &mut self,
         progress: Progress,
         outputs: &Encoded,
-        mut wait: impl FnMut() -> bool,
+        wait: impl FnMut() -> bool,
     ) -> Result<(), Unsaved> {
-        let done = Arc::new(Completion::new());
-        let ticket = match self.consumer.commit_with(progress.low, progress.encode(), outputs, &done) {
-            Ok(ticket) => ticket,
-            Err(Refused::Closed) => return Err(Unsaved::Ended),
-            Err(refused) => {
-                tracing::debug!(%refused, "progress waits");
-                return Err(Unsaved::Again);
-            }
-        };
-        loop {
-            match done.wait(ticket, clock::now() + LOOK_UP) {
-                Some(Ok(())) => {
-                    (self.progress, self.saved) = (progress, progress);
-                    return Ok(());
-                }
-                // The store is being opened again, and knows neither the progress nor what went with it.
-                Some(Err(_)) => return Err(Unsaved::Again),
-                None if wait() => {}
-                // Nobody knows. The progress that the next start finds tells.
-                None => return Err(Unsaved::Ended),
-            }
-        }
+        durable::save(&mut self.consumer, (progress.low, progress.encode()), outputs, wait)?;
+        (self.progress, self.saved) = (progress, progress);
+        Ok(())
     }
 
     /// Entries may be about to be let go: says how many of them are not dealt with.
@@ -203,7 +174,7 @@ impl Feed {
         Ok(records
             .next()
             .filter(|(found, _)| *found == seq)
-            .map(|(_, record)| look(place(&segment), &record)))
+            .map(|(_, record)| look(Place::of(&segment), &record)))
     }
 }
 
@@ -245,12 +216,18 @@ impl Reading {
                 batch.skip_to(self.next);
             }
             for (seq, record) in segment.records_from(self.next).take_while(|(seq, _)| *seq < end) {
+                if is_reaction(&record) {
+                    // Others carry it out.
+                    batch.pass(seq, false);
+                    self.next = seq.next();
+                    continue;
+                }
                 if envelope.is_critical(&record) != (priority == Priority::Critical) {
                     batch.pass(seq, priority == Priority::Others);
                     self.next = seq.next();
                     continue;
                 }
-                match envelope.event(place(&segment), seq, &record) {
+                match envelope.event(Place::of(&segment), seq, &record) {
                     Ok(event) if batch.has_room(event.len(), bounds) => {
                         batch.push(seq, event, record.received_ms);
                     }
@@ -278,8 +255,4 @@ impl Reading {
         }
         Ok(self.segment.clone())
     }
-}
-
-fn place(segment: &Segment) -> Place {
-    Place { log: segment.log(), epoch: segment.epoch(), lane: segment.lane() }
 }

@@ -4,8 +4,9 @@ use penstock_proto::{Epoch, Lane, LogId, Seq};
 
 use super::config::Kind;
 use super::disposition::{Disposition, Reply, judge};
-use super::envelope::{Envelope, Place, Source, Unusable};
+use super::envelope::{Envelope, Source, Unusable};
 use super::progress::Progress;
+use crate::alerts::burial::Place;
 use crate::fuzzing::Decoder;
 use crate::outbox::{Properties, Record};
 

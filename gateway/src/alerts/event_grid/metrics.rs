@@ -2,9 +2,9 @@
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::circuit::Trouble;
 use super::disposition::Disposition;
-use super::quarantine::REASONS;
+use super::refusal::REASONS;
+use crate::alerts::circuit::Trouble;
 use crate::observe::{Kind, Metric, counter, counter_with, gauge, gauge_with, histogram};
 
 const OUTCOMES: &[&str] = &[

@@ -5,7 +5,7 @@
 //!   ▲  critical ahead,     CloudEvents   one request   │
 //!   │  others behind                     at a time     ▼
 //!   └── progress, durable after each answer ◄── disposition ◄── answer
-//!                                                   └──► circuit: when next; quarantine: lane dead
+//!                                                   └──► circuit: when next; burial: lane dead
 //! ```
 //!
 //! What enters: every entry of lane `alerts`. What the gateway raised is a CloudEvent already; what devices published is
@@ -19,7 +19,7 @@
 //! - One request is in flight at a time. A batch is bounded by count and bytes; it is sent at once when there is
 //!   something to send.
 //! - What follows from an answer is decided by one function, [`disposition::judge`], and when the next request may be
-//!   sent by [`circuit::Circuit`]. Neither has a clock or I/O.
+//!   sent by [`super::circuit::Circuit`]. Neither has a clock or I/O.
 //! - A failure is retried for ever, with growing pauses drawn at random. Where only somebody's action can help, the circuit
 //!   opens: everything is kept, and one probe is sent per interval.
 //! - An event that the service refuses is found by halving the batch and goes to lane `dead`, in one batch with the
@@ -27,7 +27,6 @@
 //! - Nothing here is waited for by anybody else: an outage shows in status, metrics and a growing lane.
 
 mod batch;
-mod circuit;
 mod client;
 mod config;
 mod credential;
@@ -39,13 +38,12 @@ mod fuzzing;
 mod metrics;
 mod progress;
 mod publisher;
-mod quarantine;
+mod refusal;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use circuit::Trouble;
 pub(crate) use config::{Config, consumer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::DECODERS;

@@ -9,17 +9,18 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tokio::runtime;
 
 use super::batch::{Batch, Settled};
-use super::circuit::{Circuit, Trouble};
 use super::client::{Client, ClientError};
 use super::config::{BatchBounds, Config, consumer};
 use super::credential::{Credential, Renewal};
 use super::disposition::{Cause, Disposition, Reply, Why, judge};
 use super::envelope::Envelope;
-use super::feed::{Feed, Found, Priority, Unsaved};
+use super::feed::{Feed, Found, Priority};
 use super::metrics::{Metrics, Problem};
 use super::progress::Progress;
-use super::quarantine::{self, Reason, Speaker};
 use super::status::Handle;
+use crate::alerts::burial::{self, Reason, Speaker};
+use crate::alerts::circuit::{Circuit, Trouble};
+use crate::alerts::durable::Unsaved;
 use crate::azure::TokenHandle;
 use crate::outbox::{self, ConsumerId, Encoded};
 use crate::supervise::{Phase, Shutdown, Supervisor, TaskKind, chain, clock};
@@ -158,7 +159,7 @@ impl Worker {
     /// Does the next thing there is to do: critical events first.
     fn step(&mut self) {
         // What is committed after this is seen by the wait.
-        let seen = self.outbox.wait_commit(self.commits_seen, Duration::ZERO);
+        let seen = self.outbox.wait_commit_in(Lane::Alerts, self.commits_seen, Duration::ZERO);
         for priority in [Priority::Critical, Priority::Others] {
             if self.hand(priority).is_none() {
                 match self.feed.read(priority, &self.envelope, self.bounds) {
@@ -176,7 +177,7 @@ impl Worker {
             return self.attempt(priority);
         }
         self.feed.save();
-        self.commits_seen = self.outbox.wait_commit(seen, LOOK_UP);
+        self.commits_seen = self.outbox.wait_commit_in(Lane::Alerts, seen, LOOK_UP);
     }
 
     fn hand(&mut self, priority: Priority) -> &mut Option<Batch> {
@@ -301,7 +302,7 @@ impl Worker {
             now_ms: clock::unix_ms(),
         };
         let buried = self.feed.look(seq, |place, record| {
-            (quarantine::bury(&speaker, (place, seq), record, reason), record.device.to_owned())
+            (burial::bury(&speaker, (place, seq), record, reason), record.device.to_owned())
         });
         let (outputs, device) = match buried {
             Ok(Some(buried)) => buried,

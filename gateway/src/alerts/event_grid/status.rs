@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use penstock_proto::Lane;
 
-use super::circuit::Trouble;
 use super::progress::Progress;
+use crate::alerts::circuit::Trouble;
 use crate::outbox;
 
 /// A view of a destination. Cheap to clone.

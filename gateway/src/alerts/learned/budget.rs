@@ -22,8 +22,8 @@ const CALIBRATION: [(f64, f64); 9] = [
     (0.575, 7.0),
     (0.60, 1.6),
 ];
-/// Sensitivities are spread evenly, in the logarithm, between these rates: 1 and 100.
-const SENSITIVITY: (f64, f64) = (1e-6, 2e-3);
+/// Sensitivities are spread evenly, in the logarithm, between these rates: 1 and 100. The table holds both.
+const SENSITIVITY: (f64, f64) = (1.6e-5, 2e-3);
 
 impl Budget {
     /// `alerts` per `period_ms` for a series that is measured every `every_ms`; [`None`] if one of them is 0.
@@ -33,8 +33,15 @@ impl Budget {
         is_some.then_some(Self { per_interval })
     }
 
-    /// The budget that a sensitivity from 1 to 100 stands for; [`None`] for others. 1 is one alert in a million
-    /// measurements, 100 one in five hundred.
+    /// One alert per `period_ms` for a series that is measured every `every_ms`, or the nearest to it that is kept.
+    pub fn at_most(period_ms: u64, every_ms: u32) -> Self {
+        let wanted = f64::from(every_ms.max(1)) / (period_ms.max(1) as f64);
+        let (most, least) = Self::ends();
+        Self { per_interval: wanted.clamp(least, most) }
+    }
+
+    /// The budget that a sensitivity from 1 to 100 stands for; [`None`] for others. 1 is one alert in 62,500
+    /// measurements, 100 one in 500.
     pub fn of_sensitivity(sensitivity: u8) -> Option<Self> {
         let (least, most) = SENSITIVITY;
         let share = (f64::from(sensitivity) - 1.0) / 99.0;
@@ -44,6 +51,27 @@ impl Budget {
     /// Alerts per measurement.
     pub fn per_interval(self) -> f64 {
         self.per_interval
+    }
+
+    /// Whether it lies within what was measured, so that a threshold keeps it.
+    pub fn is_kept(self) -> bool {
+        let (most, least) = Self::ends();
+        (least..=most).contains(&self.per_interval)
+    }
+
+    /// The shortest and the longest time in milliseconds, rounded inwards, in which one alert is a budget that is kept
+    /// for a series that is measured every `every_ms`.
+    pub fn bounds_ms(every_ms: u32) -> (u64, u64) {
+        let (most, least) = Self::ends();
+        let periods = [f64::from(every_ms) / most, f64::from(every_ms) / least];
+        let [shortest, longest] = periods.map(whole);
+        (shortest + 1, longest)
+    }
+
+    /// Alerts per measurement at both ends of the table, the larger first.
+    fn ends() -> (f64, f64) {
+        let [(_, most), .., (_, least)] = CALIBRATION;
+        (most / 1e5, least / 1e5)
     }
 
     /// The score from which on a series alerts about so often. Budgets beyond the table have the threshold at its end:
@@ -62,6 +90,16 @@ impl Budget {
         let threshold = threshold as f32;
         threshold
     }
+}
+
+/// The part of a time before the point.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a time of at most some thousand years"
+)]
+fn whole(time_ms: f64) -> u64 {
+    time_ms as u64
 }
 
 #[cfg(test)]
@@ -97,7 +135,8 @@ mod tests {
     fn sensitivity_is_a_budget_by_another_name() {
         let of = |sensitivity| Budget::of_sensitivity(sensitivity).map(Budget::per_interval);
         assert!(of(0).is_none() && of(101).is_none());
-        assert!((of(1).unwrap() - 1e-6).abs() < 1e-12 && (of(100).unwrap() - 2e-3).abs() < 1e-9);
+        assert!((of(1).unwrap() - 1.6e-5).abs() < 1e-12 && (of(100).unwrap() - 2e-3).abs() < 1e-9);
+        assert!((1..=100).all(|sensitivity| Budget::of_sensitivity(sensitivity).unwrap().is_kept()));
         assert!((1..100).all(|sensitivity| of(sensitivity) < of(sensitivity + 1)));
     }
 }

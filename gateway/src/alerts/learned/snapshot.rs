@@ -39,19 +39,20 @@ impl Series {
 
     /// Appends the state to `out`: [`Self::ENCODED_BYTES`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(Self::ENCODED_BYTES);
         out.push(VERSION);
-        out.extend(self.base.to_le_bytes());
-        out.extend(self.last_ms.to_le_bytes());
-        let numbers = self.numbers.fields().into_iter().chain(self.hours);
-        numbers.for_each(|number| out.extend(number.to_le_bytes()));
+        out.extend_from_slice(&self.base.to_le_bytes());
+        out.extend_from_slice(&self.last_ms.to_le_bytes());
+        out.extend_from_slice(self.numbers.fields().map(f32::to_le_bytes).as_flattened());
+        out.extend_from_slice(self.hours.map(f32::to_le_bytes).as_flattened());
         for tail in &self.tails {
             let (bins, n, largest) = tail.parts();
-            out.extend(bins);
-            out.extend(n.to_le_bytes());
-            out.extend(largest.to_le_bytes());
+            out.extend_from_slice(&bins);
+            out.extend_from_slice(&n.to_le_bytes());
+            out.extend_from_slice(&largest.to_le_bytes());
         }
-        out.extend(self.gate.quiet.to_le_bytes());
-        out.extend(self.gate.level.to_le_bytes());
+        out.extend_from_slice(&self.gate.quiet.to_le_bytes());
+        out.extend_from_slice(&self.gate.level.to_le_bytes());
     }
 
     /// Reads a state from the beginning of `bytes`, and takes it off them.

@@ -32,8 +32,12 @@ pub(super) struct Alert {
     /// The time of the last edge, in Unix milliseconds.
     pub(super) changed_ms: u64,
     pub(super) traceparent: Option<Box<str>>,
-    /// Events told.
+    /// The number of the last event told.
     pub(super) transition: u32,
+    /// The number of the last transition that something was done about, or would have been.
+    pub(super) acted: u32,
+    /// Whether what is to be done when it is raised is done, and its end is not.
+    pub(super) acted_open: bool,
     pub(super) told: Told,
     /// When that was, by the stage's clock, in Unix milliseconds.
     pub(super) told_ms: u64,
@@ -113,6 +117,24 @@ impl Alert {
             }
             (Told::Raised(_), false, true) => self.repeat.then_some(Owed::Updated(Update::Repeat)),
         }
+    }
+
+    /// The number of the next event: that of what was done and is not told yet, or a new one.
+    pub(super) fn next_transition(&self) -> u32 {
+        if self.acted > self.transition { self.acted } else { self.transition.saturating_add(1) }
+    }
+
+    /// What is to be done about it as it is now is done, as the transition of this number.
+    pub(super) fn note_acted(&mut self, transition: u32) {
+        self.acted = transition;
+        self.acted_open = self.is_open();
+    }
+
+    /// Nothing is to be done about it as it is now. Where something was done that is not told yet, the next event tells
+    /// something else and must not have its number.
+    pub(super) fn note_idle(&mut self) {
+        let untold = !self.is_open() && self.acted > self.transition;
+        self.note_acted(self.acted.saturating_add(u32::from(untold)).max(u32::from(self.is_open())));
     }
 
     /// Whether it holds, or does now and then.

@@ -6,7 +6,7 @@ use super::machine::{Before, Lifecycle};
 use super::row::{Names, RowKey};
 use super::telling::Turn;
 use super::{Effects, GROUPS_MAX};
-use crate::alerts::nouns::{Change, Edge, Position, Severity};
+use crate::alerts::nouns::{Change, Edge, Position, Severity, Subject};
 
 /// Longest name of a device, in bytes; of longer ones the beginning is kept, and the digest of the whole.
 pub(super) const DEVICE_BYTES_MAX: usize = 512;
@@ -14,6 +14,11 @@ pub(super) const DEVICE_BYTES_MAX: usize = 512;
 const NAME_BYTES_MAX: usize = 256;
 /// As that, of a tenant, site, class or stream.
 const PLACE_BYTES_MAX: usize = 128;
+
+/// What the table calls a device whose name is longer than it keeps; none for others.
+pub(crate) fn shorter_device(device: &str) -> Option<String> {
+    (device.len() > DEVICE_BYTES_MAX).then(|| shorten(device, DEVICE_BYTES_MAX).into_owned())
+}
 
 /// What an edge says when it raises.
 #[derive(Clone, Copy)]
@@ -31,15 +36,10 @@ impl Lifecycle {
         if self.next_due_ms().is_some_and(|due| due <= now_ms) {
             self.advance(now_ms, out);
         }
-        let Some(rule) = self.rules.at(edge.subject.rule) else {
+        let Some(subject) = self.digest(&edge.subject) else {
             out.counts.unknown_rule += 1;
             return;
         };
-        let (rule, device) = (&*rule.id, shorten(edge.subject.device, DEVICE_BYTES_MAX));
-        // A subject without a metric is another one than one with a metric without a name.
-        let metric = edge.subject.metric.map(|metric| shorten(metric, NAME_BYTES_MAX));
-        let metric = metric.as_deref().map_or(["", ""], |metric| ["=", metric]);
-        let subject = Digest::of(&[rule, &device, metric[0], metric[1]]);
         match edge.change {
             Change::Raised { severity, threshold, score, episode, started_ms } => {
                 let raise = Raise { severity, threshold, score, episode, started_ms };
@@ -57,11 +57,27 @@ impl Lifecycle {
         self.run_pending(now_ms, out);
     }
 
+    /// Whether there is an alert about this whose condition holds.
+    pub(crate) fn holds(&self, subject: &Subject<'_>) -> bool {
+        let alert = self.digest(subject).and_then(|subject| self.alerts.get(&subject));
+        alert.is_some_and(|alert| alert.holds)
+    }
+
+    /// What the table calls a subject; none if its rule is unknown.
+    fn digest(&self, subject: &Subject<'_>) -> Option<Digest> {
+        let rule = self.rules.at(subject.rule)?;
+        let (rule, device) = (&*rule.id, shorten(subject.device, DEVICE_BYTES_MAX));
+        // A subject without a metric is another one than one with a metric without a name.
+        let metric = subject.metric.map(|metric| shorten(metric, NAME_BYTES_MAX));
+        let metric = metric.as_deref().map_or(["", ""], |metric| ["=", metric]);
+        Some(Digest::of(&[rule, &device, metric[0], metric[1]]))
+    }
+
     fn open_alert(&mut self, subject: Digest, edge: &Edge<'_>, raise: Raise, now_ms: u64, out: &mut Effects) {
         let Some(mut alert) = self.new_alert(edge, raise, now_ms) else { return };
         alert.group = self.group_of(&alert);
         if self.alerts.len() >= self.policy.open_max(raise.severity) {
-            self.leave_untracked(&alert, now_ms, out);
+            self.leave_untracked(alert, now_ms, out);
             return;
         }
         out.counts.opened += 1;
@@ -184,6 +200,8 @@ impl Lifecycle {
             changed_ms: edge.at_ms,
             traceparent: edge.traceparent.filter(|text| is_traceparent(text)).map(Into::into),
             transition: 0,
+            acted: 0,
+            acted_open: false,
             told: Told::Nothing,
             told_ms: 0,
             repeat: false,
@@ -196,20 +214,22 @@ impl Lifecycle {
         })
     }
 
-    /// There is no room to track it: it is counted in a storm, unless something silences it.
-    fn leave_untracked(&mut self, alert: &Alert, now_ms: u64, out: &mut Effects) {
+    /// There is no room to track it: it is counted in a storm, unless something silences it. What is to be done is done;
+    /// its end will not be seen.
+    fn leave_untracked(&mut self, mut alert: Alert, now_ms: u64, out: &mut Effects) {
         out.counts.untracked += 1;
         let silent =
-            self.is_inhibited(alert) || self.mutes.cover(&self.policy.mutes, alert.matched(), now_ms);
+            self.is_inhibited(&alert) || self.mutes.cover(&self.policy.mutes, alert.matched(), now_ms);
         if silent {
             return;
         }
+        self.react(&mut alert, Gate::Clear, now_ms, out);
         let crowded = self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&alert.group);
         let group = if crowded { Digest::of(&["overflow"]) } else { alert.group };
         if crowded {
             self.groups.entry(group).or_default();
         } else {
-            self.group_mut(alert);
+            self.group_mut(&alert);
         }
         self.count_untracked(group, alert.severity, now_ms);
     }

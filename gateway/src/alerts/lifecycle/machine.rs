@@ -1,6 +1,6 @@
 //! The table in memory: what is open, where each alert stands in which list, and the rows of it all.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,6 +53,10 @@ pub(crate) struct Lifecycle {
     pub(super) inhibitors: HashMap<Digest, u32>,
     /// Alerts to be looked at before the call ends.
     pub(super) pending: VecDeque<Digest>,
+    /// A moment, and the bytes of what was decided to be done then.
+    pub(super) reacted: (u64, usize),
+    /// Rules that something was said of which could not be done.
+    pub(super) complained: HashSet<Arc<str>>,
     /// Rows that are not as they should be.
     dirty: BTreeSet<RowKey>,
     junk: Vec<Box<[u8]>>,
@@ -102,6 +106,8 @@ impl Lifecycle {
             inhibited: BTreeSet::new(),
             inhibitors: HashMap::new(),
             pending: VecDeque::new(),
+            reacted: (0, 0),
+            complained: HashSet::new(),
             dirty: BTreeSet::new(),
             junk: Vec::new(),
             junk_rows: 0,

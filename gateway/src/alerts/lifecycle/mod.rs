@@ -23,6 +23,8 @@
 //! and only if the alert was. An alert that changes more than `flapping.max_transitions` times within `flapping.window` is
 //! told to flap, once; it stays the same alert, and quiet, until nothing changed for a whole window.
 //!
+//! What a rule has the gateway do itself does not wait for any of that but 2 and 3 ([`reacting`]).
+//!
 //! Bounds: `max_open_alerts` (a tenth more for critical ones; what comes on top is counted in a storm and not tracked), as
 //! many subjects remembered for flapping, [`GROUPS_MAX`] idle groups, [`TENANTS_MAX`] buckets.
 
@@ -38,6 +40,7 @@ mod held;
 mod ident;
 mod machine;
 mod policy;
+mod reacting;
 mod replace;
 mod row;
 mod rulebook;
@@ -49,6 +52,7 @@ mod tests;
 
 use crate::outbox::{Encoded, StateOps};
 
+pub(crate) use edges::shorter_device;
 pub(crate) use event::Voice;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::DECODERS;
@@ -56,6 +60,7 @@ pub(crate) use fuzzing::DECODERS;
 pub(crate) use fuzzing::fuzzing_seeds;
 pub(crate) use machine::Lifecycle;
 pub(crate) use policy::{Policy, PolicyError};
+pub(crate) use reacting::Complaint;
 pub(crate) use row::FAMILY as TABLE;
 pub(crate) use rulebook::{RuleFacts, Rulebook};
 
@@ -68,11 +73,13 @@ const TENANTS_MAX: usize = 10_000;
 /// What has to be committed in one batch, and what happened.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// CloudEvents, in lane alerts.
+    /// CloudEvents and reactions, in lane alerts.
     pub(crate) entries: Encoded,
     /// Changes of the table.
     pub(crate) table: StateOps,
     pub(crate) counts: Counts,
+    /// What could not be done, to be logged: at most one for each rule.
+    pub(crate) complaints: Vec<Complaint>,
 }
 
 /// What happened, in numbers. They only grow, until whoever reads them sets them back.
@@ -101,6 +108,16 @@ pub(crate) struct Counts {
     pub(crate) muted: u64,
     pub(crate) gathered: u64,
     pub(crate) held: u64,
+    /// Reactions decided, by what they are.
+    pub(crate) reactions_mqtt: u64,
+    pub(crate) reactions_service_bus: u64,
+    /// Reactions that were not to be, because something silences the alert, or its rule was changed or removed.
+    pub(crate) reactions_inhibited: u64,
+    pub(crate) reactions_muted: u64,
+    pub(crate) reactions_rule: u64,
+    /// Reactions that cannot be carried out as the rule says, and those that there was no room for.
+    pub(crate) reactions_unusable: u64,
+    pub(crate) reactions_crowded: u64,
     /// Subjects whose changes were forgotten early, for want of room.
     pub(crate) forgotten: u64,
     /// Labels that an event had no room for.

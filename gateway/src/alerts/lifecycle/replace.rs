@@ -35,6 +35,7 @@ impl Lifecycle {
             self.idle.clear();
         }
         (self.policy, self.rules) = (policy, rules);
+        self.complained.clear();
         self.mutes = super::policy::Mutes::default();
         (self.drain_due, self.mute_due) = (0, 0);
         for (subject, mut alert) in alerts {

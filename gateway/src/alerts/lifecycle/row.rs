@@ -60,6 +60,8 @@ pub(super) struct Names {
 /// Keys of the outbox's state that begin with this byte are this table's.
 pub(crate) const FAMILY: u8 = 19;
 const VERSION: u8 = 1;
+/// Of an alert's row. One of version 1 says nothing about what was done.
+const ALERT_VERSION: u8 = 2;
 /// Longest text in a row.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -124,11 +126,12 @@ impl Row {
     /// The row at `key`; none if it is junk.
     pub(super) fn decode(key: RowKey, value: &[u8], names: &mut Names) -> Option<Self> {
         let mut input = Input::new(value);
-        if input.u8()? != VERSION {
+        let version = input.u8()?;
+        if version != VERSION && (version != ALERT_VERSION || !matches!(key, RowKey::Alert(_))) {
             return None;
         }
         let row = match key {
-            RowKey::Alert(_) => Self::Alert(Box::new(alert(&mut input, names)?)),
+            RowKey::Alert(_) => Self::Alert(Box::new(alert(&mut input, version, names)?)),
             RowKey::Past(_) => Self::Past(times(&mut input)?),
             RowKey::Group(_) => Self::Group(group(&mut input)?),
             RowKey::Tenant(_) => {
@@ -148,7 +151,7 @@ impl Row {
 // === writing ===
 
 pub(super) fn put_alert(out: &mut Vec<u8>, alert: &Alert) {
-    out.push(VERSION);
+    out.push(ALERT_VERSION);
     out.extend_from_slice(&alert.id.0);
     for number in [alert.order, alert.opened_ms, alert.version, alert.meaning] {
         out.extend_from_slice(&number.to_le_bytes());
@@ -158,7 +161,7 @@ pub(super) fn put_alert(out: &mut Vec<u8>, alert: &Alert) {
         out.extend_from_slice(&number.to_le_bytes());
     }
     out.extend_from_slice(&alert.transition.to_le_bytes());
-    let flags = [alert.holds, alert.flapping, alert.repeat];
+    let flags = [alert.holds, alert.flapping, alert.repeat, alert.acted_open];
     out.push(flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag)));
     out.push(severity_number(alert.severity));
     out.push(match alert.told {
@@ -191,6 +194,7 @@ pub(super) fn put_alert(out: &mut Vec<u8>, alert: &Alert) {
         }
     }
     put_times(out, &alert.changes);
+    out.extend_from_slice(&alert.acted.to_le_bytes());
 }
 
 pub(super) fn put_past(out: &mut Vec<u8>, times: &[u64]) {
@@ -288,14 +292,14 @@ const fn severity_number(severity: Severity) -> u8 {
 
 // === reading ===
 
-fn alert(input: &mut Input<'_>, names: &mut Names) -> Option<Alert> {
+fn alert(input: &mut Input<'_>, layout: u8, names: &mut Names) -> Option<Alert> {
     let id = digest(input)?;
     let (order, opened_ms) = (input.u64()?, input.u64()?);
     let (version, meaning) = (input.u64()?, input.u64()?);
     let episode = position(input)?;
     let (started_ms, changed_ms, told_ms) = (input.u64()?, input.u64()?, input.u64()?);
     let transition = input.u32()?;
-    let flags = input.u8().filter(|flags| *flags < 8)?;
+    let flags = input.u8().filter(|flags| *flags < if layout == VERSION { 8 } else { 16 })?;
     let severity = severity(input.u8()?)?;
     let told = match input.u8()? {
         0 => Told::Nothing,
@@ -316,7 +320,7 @@ fn alert(input: &mut Input<'_>, names: &mut Names) -> Option<Alert> {
         4 => Gate::Held,
         _ => return None,
     };
-    Some(Alert {
+    let mut alert = Alert {
         id,
         order,
         opened_ms,
@@ -338,6 +342,8 @@ fn alert(input: &mut Input<'_>, names: &mut Names) -> Option<Alert> {
         started_ms,
         changed_ms,
         transition,
+        acted: 0,
+        acted_open: flags & 8 != 0,
         told,
         told_ms,
         holds: flags & 1 != 0,
@@ -347,7 +353,14 @@ fn alert(input: &mut Input<'_>, names: &mut Names) -> Option<Alert> {
         gate,
         changes: times(input)?,
         group: Digest::default(),
-    })
+    };
+    if layout == VERSION {
+        // There was nothing to do then; what is open does not become new.
+        alert.note_acted(u32::from(alert.is_open()));
+    } else {
+        alert.acted = input.u32()?;
+    }
+    Some(alert)
 }
 
 fn group(input: &mut Input<'_>) -> Option<Group> {

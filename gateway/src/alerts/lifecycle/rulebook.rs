@@ -1,8 +1,10 @@
 //! What the lifecycle knows of the rules: by their place, as edges name them, and by their id, as its table does.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::ident::shorten;
+use crate::alerts::reaction::Action;
 
 /// Longest id of a rule that events and rows hold whole, in bytes.
 const ID_BYTES_MAX: usize = 256;
@@ -18,6 +20,8 @@ pub(crate) struct RuleFacts {
     pub(crate) labels: Vec<(Box<str>, Box<str>)>,
     /// Ids of rules: while one of them is open for the same device, or for the gateway, alerts of this rule are not sent.
     pub(crate) inhibited_by: Vec<Box<str>>,
+    /// What the gateway does itself.
+    pub(crate) actions: Arc<[Action]>,
 }
 
 /// All rules, in their places.

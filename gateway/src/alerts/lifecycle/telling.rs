@@ -32,6 +32,7 @@ impl Lifecycle {
     ) {
         let owed = alert.owed();
         alert.gate = owed.map_or(Gate::Clear, |owed| self.gate(&alert, owed, before, now_ms, turn));
+        self.react(&mut alert, before.gate, now_ms, out);
         let waited = matches!(before.gate, Gate::Storm | Gate::Held);
         let waits = matches!(alert.gate, Gate::Storm | Gate::Held);
         let untold = alert.told == Told::Nothing;
@@ -144,7 +145,7 @@ impl Lifecycle {
 
     fn tell(&mut self, alert: &mut Alert, owed: Owed, waited: bool, now_ms: u64, out: &mut Effects) {
         self.spend(alert.is_critical(), alert.tenant.as_ref(), now_ms);
-        alert.transition = alert.transition.saturating_add(1);
+        alert.transition = alert.next_transition();
         alert.told_ms = now_ms;
         alert.repeat = false;
         // This one was held back and is told now.

@@ -1,11 +1,15 @@
 //! A rule as the evaluator uses it: checked and complete.
 
+use std::sync::Arc;
+
 use ring::digest;
 
 use super::comparison::Comparison;
 use super::expression::Expression;
+use super::learned::Learned;
 use super::selector::Selector;
 use crate::alerts::nouns::Severity;
+use crate::alerts::reaction::Action;
 
 /// A rule.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(crate) struct Rule {
     pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
     /// Where it says what to do.
     pub(crate) runbook: Option<Box<str>>,
+    /// What the gateway does itself when it raises or clears; not part of what it means.
+    pub(crate) actions: Arc<[Action]>,
     /// Places of the rules whose open alerts silence those of this one.
     pub(crate) inhibited_by: Box<[u16]>,
     pub(super) kind: Kind,
@@ -37,6 +43,7 @@ pub(super) enum Kind {
     Drift { metric: u16, watch: Watch, drift: Drift },
     Deadman(Deadman),
     Expression { watch: Watch, expression: Box<Expression> },
+    Learned { metrics: Box<[u16]>, learned: Box<Learned> },
 }
 
 /// When something is raised and cleared.
@@ -100,14 +107,15 @@ pub(super) struct Deadman {
 }
 
 impl Rule {
-    /// The metric whose series it looks at one by one.
-    pub(super) fn metric(&self) -> Option<u16> {
+    /// The metrics whose series it looks at one by one.
+    pub(super) fn metrics(&self) -> &[u16] {
         match &self.kind {
             Kind::Threshold { metric, .. }
             | Kind::Rate { metric, .. }
             | Kind::Stuck { metric, .. }
-            | Kind::Drift { metric, .. } => Some(*metric),
-            Kind::Deadman(_) | Kind::Expression { .. } => None,
+            | Kind::Drift { metric, .. } => std::slice::from_ref(metric),
+            Kind::Learned { metrics, .. } => metrics,
+            Kind::Deadman(_) | Kind::Expression { .. } => &[],
         }
     }
 }
@@ -127,6 +135,7 @@ impl Kind {
             }
             Self::Deadman(_) => {}
             Self::Expression { expression, .. } => expression.metrics.iter_mut().for_each(see),
+            Self::Learned { metrics, .. } => metrics.iter_mut().for_each(see),
         }
     }
 
@@ -135,7 +144,11 @@ impl Kind {
         match self {
             Self::Stuck { stuck, .. } => stuck.when.iter().for_each(|(metric, _)| see(*metric)),
             Self::Expression { expression, .. } => expression.metrics.iter().for_each(|metric| see(*metric)),
-            Self::Threshold { .. } | Self::Rate { .. } | Self::Drift { .. } | Self::Deadman(_) => {}
+            Self::Threshold { .. }
+            | Self::Rate { .. }
+            | Self::Drift { .. }
+            | Self::Deadman(_)
+            | Self::Learned { .. } => {}
         }
     }
 }

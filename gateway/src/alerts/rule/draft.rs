@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use super::action::actions;
 use super::definition::{Kind, Meaning, Rule};
 use super::error::RuleError;
 use super::file::Names;
 use super::kinds::{KindReader, SAMPLES_MAX, WAIT_MS_MAX, own_keys};
+use super::learned;
 use super::reading::{Given, Keys};
 use super::selector::Selector;
 use crate::alerts::nouns::Severity;
+use crate::alerts::reaction::Queues;
 
 /// Labels of a rule, at most; bytes of a label's name and value.
 const LABELS_MAX: usize = 16;
@@ -20,7 +23,7 @@ const VERSION_MAX: u64 = (1 << 53) - 1;
 
 /// What every rule may say.
 const COMMON: &[&str] =
-    &["id", "kind", "version", "match", "severity", "labels", "runbook", "inhibited_by", "resolve"];
+    &["id", "kind", "version", "match", "severity", "labels", "runbook", "inhibited_by", "resolve", "action"];
 const LEVELS: &[&str] = &["info", "warning", "critical"];
 const KINDS: &str =
     "one of \"threshold\", \"rate\", \"stuck\", \"drift\", \"deadman\", \"expr\", \"learned\"";
@@ -97,11 +100,14 @@ impl<T: Copy> Fallback<T> {
 pub(super) fn read_rule(
     keys: &Keys<'_>,
     defaults: &Defaults,
-    names: &mut Names,
-    ids: &mut BTreeSet<Box<str>>,
+    (names, ids): (&mut Names, &mut BTreeSet<Box<str>>),
+    queues: &Queues,
 ) -> Read<Draft> {
     let id = read_id(keys, ids)?;
     let kind_name = kind_name(keys)?;
+    if kind_name == "learned" {
+        learned::refuse_others(keys)?;
+    }
     keys.only(&[COMMON, own_keys(kind_name)])?;
     let base = defaults.severity.unless(severity(keys, "severity")?, keys, "severity", Severity::Warning)?;
     defaults.resolve.unless(resolve(keys)?, keys, "resolve", ())?;
@@ -121,7 +127,7 @@ pub(super) fn read_rule(
         Kind::Threshold { watch, .. } | Kind::Rate { watch, .. } | Kind::Drift { watch, .. } => {
             watch.levels.first().map_or(base, |level| level.severity)
         }
-        Kind::Stuck { .. } | Kind::Deadman(_) | Kind::Expression { .. } => base,
+        Kind::Stuck { .. } | Kind::Deadman(_) | Kind::Expression { .. } | Kind::Learned { .. } => base,
     };
     let rule = Rule {
         id: id.into(),
@@ -129,6 +135,7 @@ pub(super) fn read_rule(
         severity,
         labels: labels(keys)?,
         runbook: runbook(keys)?,
+        actions: actions(keys, queues)?.into(),
         inhibited_by: Box::default(),
         kind,
         selector,

@@ -10,6 +10,7 @@ use super::draft::{Defaults, Draft, read_rule};
 use super::error::{FileError, RuleError};
 use super::reading::{Keys, Source, nearest, spelled};
 use super::set::RuleSet;
+use crate::alerts::reaction::Queues;
 
 /// Rules of a file, at most.
 pub(crate) const RULES_MAX: usize = 10_000;
@@ -41,6 +42,15 @@ impl RuleSet {
     ///
     /// The text is too long or not TOML.
     pub(crate) fn parse(text: &str, file: &str) -> Result<Parsed, FileError> {
+        Self::parse_for(text, file, &Queues::Any)
+    }
+
+    /// As [`Self::parse`], where actions may send to `queues` only.
+    ///
+    /// # Errors
+    ///
+    /// The text is too long or not TOML.
+    pub(crate) fn parse_for(text: &str, file: &str, queues: &Queues) -> Result<Parsed, FileError> {
         let source = Source::new(file, text);
         let document = document(&source, text, file)?;
         let (alerting, mutes) = policy(text);
@@ -48,7 +58,7 @@ impl RuleSet {
         reading.check_tables(document.get_ref());
         let defaults = reading.defaults(document.get_ref());
         let mut ids = BTreeSet::new();
-        let drafts = reading.drafts(document.get_ref(), &defaults, &mut ids);
+        let drafts = reading.drafts(document.get_ref(), &defaults, queues, &mut ids);
         let rules = reading.connected(drafts, &ids);
         let Reading { names, mut errors, .. } = reading;
         errors.sort_by_key(|error| (error.line, error.column));
@@ -152,6 +162,7 @@ impl<'a> Reading<'a> {
         &mut self,
         document: &DeTable<'_>,
         defaults: &Defaults,
+        queues: &Queues,
         ids: &mut BTreeSet<Box<str>>,
     ) -> Vec<Draft> {
         let none = DeArray::new();
@@ -171,7 +182,7 @@ impl<'a> Reading<'a> {
                 continue;
             };
             let keys = Keys::new(self.source, table, &rule, at);
-            match read_rule(&keys, defaults, &mut self.names, ids) {
+            match read_rule(&keys, defaults, (&mut self.names, ids), queues) {
                 Ok(draft) => drafts.push(draft),
                 Err(error) => self.errors.push(error),
             }

@@ -56,6 +56,14 @@ expect_every = "5s"
 id = "joint"
 kind = "expr"
 expr = "x / y > 0.5 && !(y < 2)"
+
+[[rule]]
+id = "learned"
+kind = "learned"
+metrics = ["x", "y"]
+input = { every = "1s" }
+warmup = "0s"
+cooldown = "5s"
 "#;
 
 static COMPILED: LazyLock<Arc<RuleSet>> =

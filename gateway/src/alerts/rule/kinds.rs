@@ -96,10 +96,7 @@ impl<'a> KindReader<'_, 'a> {
             "drift" => self.drift(),
             "deadman" => self.deadman(),
             "expr" => self.expression(),
-            _ => {
-                learned::read(self.keys)?;
-                Err(learned::not_available(self.keys))
-            }
+            _ => self.learned(),
         }
     }
 
@@ -225,6 +222,15 @@ impl<'a> KindReader<'_, 'a> {
         };
         self.meaning.watch(&watch);
         Ok(Kind::Expression { watch, expression: Box::new(expression) })
+    }
+
+    fn learned(&mut self) -> Read<Kind> {
+        let keys = self.keys;
+        let settings = learned::read(keys)?;
+        settings.note(self.meaning.text(self.base.name()));
+        let metrics = settings.metrics.iter().map(|metric| self.names.place(metric));
+        let metrics = metrics.collect::<Option<_>>().ok_or_else(|| too_many_metrics(keys, keys.at()))?;
+        Ok(Kind::Learned { metrics, learned: Box::new(settings.learned(self.base)) })
     }
 
     /// Another metric and what its last value must be, as in `running == true`.

@@ -14,6 +14,7 @@
 //! A file is read as far as it can be ([`file::Parsed`]): a rule with a mistake is left out and reported, the others run.
 //! `docs/rules.md` is the page for those who write rules.
 
+mod action;
 mod comparison;
 mod definition;
 mod draft;

@@ -60,6 +60,11 @@ impl<'a> Keys<'a> {
         Self { source, table, rule, prefix: String::new(), at }
     }
 
+    /// Names the rule in errors.
+    pub(super) fn name(&self) -> &'a str {
+        self.rule
+    }
+
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -186,6 +191,22 @@ impl<'a> Keys<'a> {
             }
             None => Err(self.wrong(key, at, &spelled(value.get_ref()), allowed)),
         }
+    }
+}
+
+impl<'a> Keys<'a> {
+    /// The tables of a list, at most so many; none if there is no such key.
+    pub(super) fn tables(&self, key: &str, most: usize, allowed: &str) -> Result<Vec<Self>, RuleError> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let wrong = || self.wrong(key, value.span().start, &spelled(value.get_ref()), allowed);
+        let list = value.get_ref().as_array().filter(|list| list.len() <= most).ok_or_else(wrong)?;
+        let mut tables = Vec::new();
+        for item in list {
+            let table = item.get_ref().as_table().ok_or_else(wrong)?;
+            let prefix = format!("{}{key}.", self.prefix);
+            tables.push(Self { table, prefix, at: item.span().start, ..self.clone() });
+        }
+        Ok(tables)
     }
 }
 

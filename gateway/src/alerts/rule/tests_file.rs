@@ -164,7 +164,7 @@ impl Test {
     }
 
     fn series(&mut self, keys: &Keys<'_>, rules: &RuleSet) -> Read<()> {
-        const VALUES: &str = "values as in \"80 91x3 _ 0+5x4\", or a list of numbers";
+        const VALUES: &str = "values as in \"80 91x3 _ 0+5x4 (1 2)x3\", or a list of numbers";
         keys.only(&[&["device", "tenant", "site", "class", "stream", "metric", "start", "every", "values"]])?;
         let text = |key| Ok(keys.text(key, "a text")?.map(|text| text.value.to_owned()));
         let Some(device) = text("device")? else { return Err(keys.missing("device", "a device key")) };
@@ -335,20 +335,40 @@ fn values(value: &DeValue<'_>) -> Option<Vec<Option<f64>>> {
             }
         }
         DeValue::String(text) => {
-            for item in text.split_whitespace() {
-                let (item, count) = match item.rsplit_once('x') {
-                    Some((item, count)) => (item, count.parse::<usize>().ok()?),
-                    None => (item, 1),
-                };
-                if values.len().saturating_add(count) > SAMPLES_MAX {
+            let mut rest: &str = text;
+            while let Some((before, group)) = rest.split_once('(') {
+                items(before, &mut values)?;
+                let (group, after) = group.split_once(')')?;
+                let (count, after) = after.split_once(char::is_whitespace).unwrap_or((after, ""));
+                let count = count.strip_prefix('x')?.parse::<usize>().ok()?;
+                let mut once = Vec::new();
+                items(group, &mut once)?;
+                if once.len().saturating_mul(count).saturating_add(values.len()) > SAMPLES_MAX {
                     return None;
                 }
-                values.extend(repeated(item, count)?);
+                values.extend(std::iter::repeat_n(once, count).flatten());
+                rest = after;
             }
+            items(rest, &mut values)?;
         }
         _ => return None,
     }
     (!values.is_empty()).then_some(values)
+}
+
+/// Values that are no group, each perhaps with a count.
+fn items(text: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
+    for item in text.split_whitespace() {
+        let (item, count) = match item.rsplit_once('x') {
+            Some((item, count)) => (item, count.parse::<usize>().ok()?),
+            None => (item, 1),
+        };
+        if values.len().saturating_add(count) > SAMPLES_MAX {
+            return None;
+        }
+        values.extend(repeated(item, count)?);
+    }
+    Some(())
 }
 
 /// `91`, `_` for nothing, or `0+5` for a value that grows by five each time.
@@ -447,6 +467,11 @@ mod tests {
         assert_eq!(read("0+5x3"), Some(vec![Some(0.0), Some(5.0), Some(10.0)]));
         assert_eq!(read("-1-0.5x2"), Some(vec![Some(-1.0), Some(-1.5)]));
         assert_eq!(read("1e-2x2"), Some(vec![Some(0.01), Some(0.01)]));
+        assert_eq!(read("1 (2x2 _)x2 3"), read("1 2x2 _ 2x2 _ 3"));
+        assert_eq!(read("(1)x1000000").map(|values| values.len()), Some(1_000_000));
+        for text in ["(1)x1000001", "(1 2)x500000 1", "(1", "(1)", "1)x2", "((1)x2)x2", "(1)x2x3", "(1)x-1"] {
+            assert_eq!(read(text), None, "{text}");
+        }
         for text in ["", "x", "x3", "1x", "nan", "inf", "1+", "a+b", "1x-1"] {
             assert_eq!(read(text), None, "{text}");
         }

@@ -66,7 +66,8 @@ impl Site {
         let outbox = self.open(&consumers(config));
         let rules = parse(rules);
         let gateway = "site-7".parse().expect("an id");
-        let alerts = Service::start(config, rules, &gateway, &outbox, &supervisor).expect("it starts");
+        let alerts =
+            Service::start(config, rules, &gateway, &outbox, (None, None), &supervisor).expect("it starts");
         let watch = outbox.consumer("watch", Lane::Alerts).expect("it is free");
         Running { supervisor, outbox, alerts, watch, done: Arc::default() }
     }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use penstock_proto::{Lane, Seq};
+
 use super::super::Config;
+use super::super::snapshot::{Folder, Snapshot};
 use super::site::{HOT, Site, damage_snapshots, expected, parse, told, until};
 use crate::outbox::{ConsumerId, Fault};
+use crate::supervise::clock;
 
 #[test]
 fn a_breach_is_told_and_its_end_and_both_are_one_alert() {
@@ -87,6 +91,68 @@ fn without_its_snapshot_an_alert_that_is_over_ends_and_one_that_holds_is_raised_
 }
 
 #[test]
+fn an_alert_that_a_damaged_part_of_a_snapshot_forgot_ends() {
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "d1", 95.0);
+    running.wait_events(1);
+    let log = running.outbox.log();
+    running.stop();
+    let folder = Folder::open(&site.snapshots()).expect("the folder");
+    let snapshot = folder.read(Seq(2), log).expect("a stop leaves one");
+    let damaged = Snapshot { evaluator: b"nothing".to_vec(), ..snapshot };
+    folder.write(&damaged).expect("written");
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "d1", 80.0);
+    let events = running.wait_events(2);
+    assert_eq!(told(&events), expected(&[("raised", "d1", 1), ("resolved", "d1", 2)]));
+    running.stop();
+}
+
+#[test]
+fn a_device_with_a_name_beyond_what_the_table_keeps_is_found_again() {
+    let name = "ü".repeat(300);
+    let mut site = Site::new();
+    let mut running = site.start(HOT);
+    for device in [name.as_str(), "d1"] {
+        site.publish(&running.outbox, device, 95.0);
+    }
+    running.wait_events(2);
+    running.kill(&site, false);
+    // No snapshot was taken: the numbers are built from the whole log.
+    let mut running = site.start(HOT);
+    site.publish(&running.outbox, "d1", 96.0);
+    assert_eq!(running.events().len(), 2, "both hold");
+    for device in [name.as_str(), "d1"] {
+        site.publish(&running.outbox, device, 80.0);
+    }
+    let events = running.wait_events(4);
+    let words: Vec<_> = told(&events).into_iter().map(|(word, _, number)| (word, number)).collect();
+    let both = |word: &str, number| vec![(word.to_owned(), number); 2];
+    assert_eq!(words, [both("raised", 1), both("resolved", 2)].concat());
+    assert_eq!(events[0]["correlationid"], events[2]["correlationid"], "one alert");
+    running.stop();
+}
+
+#[test]
+fn silence_is_not_counted_while_something_is_on_its_way_to_the_log() {
+    const SILENT: &str = "[[rule]]\nid = \"silent\"\nkind = \"deadman\"\nexpect_every = \"1s\"\nmissed = 1\n";
+    let mut site = Site::new();
+    let mut running = site.start(SILENT);
+    site.publish(&running.outbox, "d1", 1.0);
+    // It may be the sign of life of any device.
+    let on_its_way = running.outbox.appender().reserve(Lane::Telemetry, 100).expect("there is room");
+    // After a start it is twice what the rule says.
+    let due_ms = clock::unix_ms() + 2_000;
+    until("the device would be silent", || clock::unix_ms() > due_ms + 200);
+    assert_eq!(running.read(), [] as [serde_json::Value; 0]);
+    drop(on_its_way);
+    let events = running.wait_events(1);
+    assert_eq!(told(&events), expected(&[("raised", "d1", 1)]));
+    running.stop();
+}
+
+#[test]
 fn rules_that_lag_too_far_behind_skip_and_say_so() {
     let mut site = Site::new();
     // The rules are not there while all this comes in.
@@ -94,7 +160,7 @@ fn rules_that_lag_too_far_behind_skip_and_say_so() {
     for _ in 0..300 {
         site.publish(&silent, "d1", 95.0);
     }
-    assert!(silent.close(crate::supervise::clock::now() + Duration::from_secs(10)));
+    assert!(silent.close(clock::now() + Duration::from_secs(10)));
     let hasty = Config { lag_max: Duration::ZERO, ..site.config() };
     let mut running = site.start_with(HOT, &hasty);
     until("something is skipped", || running.alerts.status().skipped > 0);
@@ -135,7 +201,7 @@ fn a_table_of_an_earlier_life_is_no_storm() {
     running.stop();
     // Without the section, the place of its consumer is forgotten.
     let silent = site.open(&[] as &[ConsumerId]);
-    assert!(silent.close(crate::supervise::clock::now() + Duration::from_secs(10)));
+    assert!(silent.close(clock::now() + Duration::from_secs(10)));
     let mut running = site.start("");
     assert_eq!(running.events().len(), 1);
     assert_eq!(running.alerts.status().open, 0);

@@ -5,10 +5,14 @@ mod crash;
 mod examples;
 mod figures;
 mod held;
+mod learned;
 mod outage;
 mod path;
+mod reaction;
 mod reload;
+mod service_bus;
 mod silence;
+mod sparkplug;
 mod validity;
 
 use std::cell::Cell;
@@ -66,6 +70,13 @@ impl Site {
 
     /// One with further settings, each a section and a line.
     fn start_with(rules: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_as(rules, |config| {
+            settings.iter().fold(config, |config, (section, line)| config.set(section, line))
+        })
+    }
+
+    /// One that is set up further.
+    fn start_as(rules: &str, further: impl FnOnce(Config) -> Config) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data = folder.path().join("cloud");
         fs::create_dir_all(&data).expect("a folder for the cloud");
@@ -74,8 +85,7 @@ impl Site {
         let (file, key) = (folder.path().join("rules.toml"), folder.path().join("event-grid-key"));
         fs::write(&file, format!("{rules}{MARKER}")).expect("written");
         fs::write(&key, KEYS[0]).expect("written");
-        let config = alerting(plain(&cloud), &cloud, folder.path());
-        let config = settings.iter().fold(config, |config, (section, line)| config.set(section, line));
+        let config = further(alerting(plain(&cloud), &cloud, folder.path()));
         let gateway = Gateway::start(folder.path(), config).expect("the gateway starts");
         Self { gateway, cloud, rules: file, key, folder, markers: Cell::default() }
     }

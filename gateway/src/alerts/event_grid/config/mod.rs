@@ -11,8 +11,9 @@ use penstock_proto::Lane;
 
 use super::credential::{self, SignIn};
 use super::envelope::{Source, is_topic_name};
+use crate::alerts::circuit::Retry;
 use crate::azure::{Audience, Cloud, TokenHandle};
-use crate::config::{ByteSize, ConfigError, Key, Preset, Section, Shape, Value};
+use crate::config::{self, ByteSize, CA_FILE, ConfigError, Key, Preset, Section, Shape, Value};
 use crate::outbox::ConsumerId;
 
 pub(super) use endpoint::{Endpoint, Proxy};
@@ -95,24 +96,12 @@ const TIMEOUT: Key = Key {
     default: Preset::Is("10s"),
     help: "How long a request may take until its answer is there. After that it is sent again, and the events may come twice.",
 };
-const CA_FILE: Key = Key {
-    name: "ca_file",
-    value: Value::Path,
-    default: Preset::Unset,
-    help: "Certificates (PEM) to trust instead of the system's.",
-};
-const PROXY: Key = Key {
-    name: "proxy",
-    value: Value::Text { chars_max: 255 },
-    default: Preset::Unset,
-    help: "An HTTP proxy, as `http://HOST:PORT`. Left out, the variables `HTTPS_PROXY` and `NO_PROXY` count.",
-};
-const PROXY_CREDENTIALS_FILE: Key = Key {
-    name: "proxy_credentials_file",
-    value: Value::Path,
-    default: Preset::Unset,
-    help: "File with one line, `NAME:PASSWORD`, for a proxy that asks for them. Read at the start.",
-};
+const PROXY: Key = config::proxy(
+    "An HTTP proxy, as `http://HOST:PORT`. Left out, the variables `HTTPS_PROXY` and `NO_PROXY` count.",
+);
+const PROXY_CREDENTIALS_FILE: Key = config::proxy_credentials_file(
+    "File with one line, `NAME:PASSWORD`, for a proxy that asks for them. Read at the start.",
+);
 const RETRY_FIRST: Key = Key {
     name: "retry_first",
     value: Value::Time { min: Duration::from_millis(1), max: Duration::from_secs(60) },
@@ -178,17 +167,6 @@ pub(super) struct BatchBounds {
     pub(super) events: usize,
     /// Of the body; one event alone may have [`BYTES_MAX`].
     pub(super) bytes: usize,
-}
-
-/// Pauses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Retry {
-    /// The bound of the first.
-    pub(super) first: Duration,
-    /// The bound of all.
-    pub(super) longest: Duration,
-    /// Between probes while the circuit is open.
-    pub(super) probe_interval: Duration,
 }
 
 /// The consumer that the outbox must be opened with.
@@ -311,16 +289,10 @@ fn read_endpoint(section: &mut Section, kind: Kind) -> Result<Endpoint, ConfigEr
     }
     let url = Endpoint::url_of(&text, kind, topic.as_deref());
     let url = url.map_err(|expected| section.refuse(&ENDPOINT, &text, expected))?;
-    let proxy = section.text_if_set(&PROXY)?;
-    let credentials_file = section.path_if_set(&PROXY_CREDENTIALS_FILE)?;
-    let proxy = match (proxy, credentials_file) {
-        (None, None) => None,
-        (None, Some(file)) => {
-            let file = file.display().to_string();
-            return Err(section.refuse(&PROXY_CREDENTIALS_FILE, &file, "nothing without proxy"));
-        }
-        (Some(text), None) => Some(read_proxy(section, &text, None)?),
-        (Some(text), Some(file)) => {
+    let proxy = match section.proxy(&PROXY, &PROXY_CREDENTIALS_FILE)? {
+        None => None,
+        Some((text, None)) => Some(read_proxy(section, &text, None)?),
+        Some((text, Some(file))) => {
             let line = secret_line(section, &PROXY_CREDENTIALS_FILE, &file)?;
             let credentials = line.split_once(':').map(|(name, word)| (name.to_owned(), word.to_owned()));
             let credentials = credentials.ok_or_else(|| {
@@ -431,7 +403,7 @@ fn read_batch(section: &mut Section, kind: Kind) -> Result<BatchBounds, ConfigEr
 fn read_retry(section: &mut Section) -> Result<Retry, ConfigError> {
     let (first, longest) = (section.time(&RETRY_FIRST)?, section.time(&RETRY_LONGEST)?);
     if longest < first {
-        let value = crate::config::show_duration(longest);
+        let value = config::show_duration(longest);
         return Err(section.refuse(&RETRY_LONGEST, &value, "at least retry_first"));
     }
     Ok(Retry { first, longest, probe_interval: section.time(&PROBE_INTERVAL)? })

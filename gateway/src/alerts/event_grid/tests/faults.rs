@@ -6,7 +6,7 @@ use penstock_proto::Lane;
 use serde_json::json;
 
 use super::harness::{Sim, Site, TOPIC, named, until};
-use crate::alerts::event_grid::Trouble;
+use crate::alerts::Trouble;
 use crate::alerts::event_grid::config::Kind;
 use crate::supervise::clock;
 

@@ -13,10 +13,11 @@ use testkit::cloud::Control;
 use testkit::cloud::event_grid::{Entry as Accepted, EventGrid as Orders, KEYS};
 use tokio::runtime::Runtime;
 
-use super::super::config::{BatchBounds, Endpoint, Kind, Retry};
+use super::super::config::{BatchBounds, Endpoint, Kind};
 use super::super::credential::SignIn;
 use super::super::envelope::Source;
 use super::super::{Config, Handle, Publisher, consumer};
+use crate::alerts::circuit::Retry;
 use crate::azure::{self, ManagedIdentity, TokenSource};
 use crate::dead_letter;
 use crate::outbox::{self, CloudEvent, Completion, ConsumerId, Encoded, Entry, Properties, StateOps};

@@ -11,10 +11,10 @@ use serde_json::json;
 use testkit::cloud::event_grid::KEYS;
 
 use self::harness::{Sim, Site, TOPIC, named, until};
-use super::Trouble;
 use super::config::Kind;
 use super::credential::SignIn;
 use super::envelope::Source;
+use crate::alerts::Trouble;
 use crate::azure::{Audience, Cloud, TokenHandle};
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use penstock_proto::Lane;
 
 use super::harness::{Sim, Site, named, until};
-use crate::alerts::event_grid::Trouble;
+use crate::alerts::Trouble;
 
 #[test]
 fn after_an_outage_the_critical_ones_come_first_and_each_kind_in_its_order() {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::alert::{Gate, Told};
+use super::reacting::reacting;
 use super::*;
 
 const TIGHT: &str = r#"
@@ -69,7 +70,7 @@ fn apply(world: &mut World, step: &Step) {
         Step::Jump(ms) => world.now += ms,
         Step::Replace(tight) => {
             let text = if tight { TIGHT.to_owned() } else { TIGHT.replace("\"severity\"", "\"rule\"") };
-            world.replace(&text, rules());
+            world.replace(&text, reacting());
         }
     }
 }
@@ -80,6 +81,11 @@ struct Consumer {
     open: BTreeSet<String>,
     storms: BTreeSet<String>,
     last: BTreeMap<String, u64>,
+    /// What was done, by alert and number.
+    done: BTreeMap<(String, u64), String>,
+    ids: BTreeSet<(String, u64, String)>,
+    /// Whether what was done about an alert is not undone.
+    on: BTreeMap<String, bool>,
 }
 
 impl Consumer {
@@ -87,7 +93,13 @@ impl Consumer {
         let id = event["correlationid"].as_str().expect("an id").to_owned();
         let transition = event["data"]["transition"].as_u64().expect("a number");
         let last = self.last.insert(id.clone(), transition).unwrap_or_default();
-        assert_eq!(transition, last + 1, "numbers have no gaps and do not come twice: {event}");
+        // A gap says that an end was done and never told, because it was not the end.
+        let skipped = (last + 1..transition).all(|number| self.done.contains_key(&(id.clone(), number)));
+        assert!(transition > last && skipped, "numbers do not come twice, nor without a reason: {event}");
+        let state = event["data"]["state"].as_str().unwrap_or_default();
+        if let Some(on) = self.done.get(&(id.clone(), transition)) {
+            assert_eq!(on == "resolved", state == "resolved", "one number, one meaning: {event}");
+        }
         let list = if id.starts_with("s1-") { &mut self.storms } else { &mut self.open };
         match event["data"]["state"].as_str() {
             Some("resolved") => assert!(list.remove(&id), "an end without a beginning: {event}"),
@@ -99,11 +111,27 @@ impl Consumer {
     }
 }
 
-/// What was told after each step, and the table then.
-type Course = Vec<(Vec<Value>, BTreeMap<Vec<u8>, Vec<u8>>)>;
+impl Consumer {
+    /// Takes what was to be done: under one number one thing, and no end without a beginning.
+    fn carry_out(&mut self, reaction: &Done) {
+        let id = (reaction.alert.clone(), reaction.transition, reaction.action.clone());
+        assert!(self.ids.insert(id), "twice: {reaction:?}");
+        let known = self.done.insert((reaction.alert.clone(), reaction.transition), reaction.on.to_owned());
+        assert!(known.is_none_or(|on| on == reaction.on), "another meaning: {reaction:?}");
+        let raised = reaction.on == "raised";
+        if reaction.action == "lamp" {
+            let before = self.on.insert(reaction.alert.clone(), raised).unwrap_or_default();
+            assert!(before || raised, "the end of what was not done: {reaction:?}");
+        }
+    }
+}
+
+/// What was told and done after each step, and the table then.
+type Course = Vec<(Vec<Value>, Vec<Done>, BTreeMap<Vec<u8>, Vec<u8>>)>;
 
 fn run(steps: &[Step], restarts: &dyn Fn(usize) -> bool) -> (Course, World) {
     let mut world = World::new(TIGHT);
+    world.replace(TIGHT, reacting());
     let mut told = Vec::new();
     let mut consumer = Consumer::default();
     for (place, step) in steps.iter().enumerate() {
@@ -111,17 +139,20 @@ fn run(steps: &[Step], restarts: &dyn Fn(usize) -> bool) -> (Course, World) {
             world.restart();
         }
         apply(&mut world, step);
-        let events = std::mem::take(&mut world.told);
-        events.iter().for_each(|event| consumer.take(event));
-        told.push((events, world.rows.clone()));
+        take(&mut world, &mut consumer, &mut told);
     }
     // The mutes end, everything that waits is told, and nothing else changes.
     world.pass(20 * MINUTE);
-    let events = std::mem::take(&mut world.told);
-    events.iter().for_each(|event| consumer.take(event));
-    told.push((events, world.rows.clone()));
+    take(&mut world, &mut consumer, &mut told);
     check_coverage(&world, &consumer);
     (told, world)
+}
+
+fn take(world: &mut World, consumer: &mut Consumer, told: &mut Course) {
+    let (events, done) = (std::mem::take(&mut world.told), std::mem::take(&mut world.done));
+    done.iter().for_each(|reaction| consumer.carry_out(reaction));
+    events.iter().for_each(|event| consumer.take(event));
+    told.push((events, done, world.rows.clone()));
 }
 
 fn check_coverage(world: &World, consumer: &Consumer) {
@@ -137,6 +168,11 @@ fn check_coverage(world: &World, consumer: &Consumer) {
             }
             Gate::Inhibited => assert!(lifecycle.is_inhibited(alert)),
             Gate::Muted | Gate::Held => panic!("{alert:?}"),
+        }
+        let lamp = matches!(&*alert.rule, "boiler" | "silent");
+        if lamp {
+            let on = consumer.on.get(&alert.id.text("a1-")).copied().unwrap_or_default();
+            assert!(on || (alert.gate == Gate::Inhibited && !alert.acted_open), "{alert:?}");
         }
         if alert.told != Told::Nothing {
             told.insert(alert.id.text("a1-"));
@@ -164,7 +200,8 @@ proptest! {
             let (told, world) = run(&steps, restart);
             for (place, (found, wanted)) in told.iter().zip(&expected).enumerate() {
                 prop_assert_eq!(&found.0, &wanted.0, "told in step {}", place);
-                prop_assert_eq!(&found.1, &wanted.1, "the table after step {}", place);
+                prop_assert_eq!(&found.1, &wanted.1, "done in step {}", place);
+                prop_assert_eq!(&found.2, &wanted.2, "the table after step {}", place);
             }
             prop_assert_eq!(world.counts, undisturbed.counts);
         }

@@ -4,6 +4,7 @@ mod crash;
 mod episodes;
 mod flood;
 mod hostile;
+mod reacting;
 mod rows;
 mod silence;
 mod strict;
@@ -14,8 +15,9 @@ use std::sync::Arc;
 use penstock_proto::{Epoch, Lane, LogId, Seq};
 use serde_json::Value;
 
-use super::{Counts, Effects, Lifecycle, Policy, RuleFacts, Rulebook, Voice};
+use super::{Complaint, Counts, Effects, Lifecycle, Policy, RuleFacts, Rulebook, Voice};
 use crate::alerts::nouns::{Change, Edge, Position, Severity, Subject};
+use crate::alerts::reaction::Reaction;
 
 pub(super) use rows::row_seeds;
 
@@ -36,12 +38,37 @@ struct World {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What was told and not looked at yet.
     told: Vec<Value>,
+    /// What was to be done and not looked at yet.
+    done: Vec<Done>,
+    complaints: Vec<Complaint>,
     counts: Counts,
     now: u64,
     seq: u64,
     policy: Arc<Policy>,
     rules: Arc<Rulebook>,
     tenant: Option<&'static str>,
+}
+
+/// A reaction, as far as tests look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Done {
+    alert: String,
+    transition: u64,
+    on: &'static str,
+    device: String,
+    action: String,
+}
+
+impl Done {
+    fn of(reaction: &Reaction<'_>) -> Self {
+        Self {
+            alert: reaction.alert.to_string(),
+            transition: reaction.transition.into(),
+            on: reaction.on.name(),
+            device: reaction.device.to_string(),
+            action: reaction.action.to_string(),
+        }
+    }
 }
 
 fn rules() -> Vec<RuleFacts> {
@@ -52,6 +79,7 @@ fn rules() -> Vec<RuleFacts> {
         runbook: Some(format!("https://runbooks.example/{id}").into()),
         labels: vec![("team".into(), "ops".into())],
         inhibited_by: inhibited_by.iter().map(|id| (*id).into()).collect(),
+        actions: Arc::default(),
     };
     vec![
         rule("boiler", &["silent", "uplink"]),
@@ -83,6 +111,8 @@ impl World {
             lifecycle: Lifecycle::new(voice(), Arc::clone(&policy), Arc::clone(&rules)),
             rows: BTreeMap::new(),
             told: Vec::new(),
+            done: Vec::new(),
+            complaints: Vec::new(),
             counts: Counts::default(),
             now: NOON,
             seq: 1000,
@@ -104,10 +134,19 @@ impl World {
                 None => self.rows.remove(&key),
             };
         }
-        let events = out.entries.payloads(Lane::Alerts);
-        assert_eq!(events.len(), out.entries.count() as usize);
-        self.told.extend(events.iter().map(|(device, event)| strict::check(device, event)));
+        assert_eq!(out.entries.entries(Lane::Alerts).count(), out.entries.count() as usize);
+        for (_, record) in out.entries.entries(Lane::Alerts) {
+            match Reaction::of(&record) {
+                None => self.told.push(strict::check(record.device, record.payload)),
+                Some(reaction) => {
+                    let reaction = reaction.expect("a reaction");
+                    assert_eq!((record.device, record.received_ms), (&*reaction.device, reaction.decided_ms));
+                    self.done.push(Done::of(&reaction));
+                }
+            }
+        }
         self.counts = out.counts;
+        self.complaints.append(&mut out.complaints);
     }
 
     fn edge(&mut self, rule: u16, device: &str, metric: Option<&str>, change: Change) {

@@ -5,6 +5,7 @@
 
 mod node;
 mod payload;
+mod request;
 mod scope;
 mod snapshot;
 mod topic;

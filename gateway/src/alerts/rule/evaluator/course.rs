@@ -137,6 +137,11 @@ impl Phase {
     }
 }
 
+/// Whether it is more than waiting.
+pub(super) fn told(active: Option<&Active>) -> bool {
+    active.is_some_and(|active| active.told.is_some())
+}
+
 /// A condition that only holds or not has no limit that could be passed.
 fn threshold(level: &Level) -> Option<f64> {
     level.is_limit.then_some(level.raise.limit)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::RuleSet;
-use super::course::Active;
+use super::course::{Active, told};
 use super::plan::{Facet, Plan};
 use super::series::Entry;
 use crate::alerts::nouns::Position;
@@ -114,6 +114,11 @@ impl Device {
         self.entries.len() + self.wholes.len() + self.known.len()
     }
 
+    /// How many series rules have learned of it.
+    pub(super) fn learned(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_learned()).count()
+    }
+
     pub(super) fn last(&self, metric: u16) -> Option<&Known> {
         last(&self.known, metric)
     }
@@ -166,9 +171,9 @@ impl Device {
             let head = self.heads.get(self.heads.binary_search_by_key(&metric, |head| head.metric).ok()?)?;
             let steps = self.plan.steps(self.plan.reading(metric)?);
             let place = steps.binary_search_by_key(&rule, |step| step.rule).ok()?;
-            self.entries.get(usize::try_from(head.start).ok()? + place)?.active()
+            Some(self.entries.get(usize::try_from(head.start).ok()? + place)?.is_raised())
         };
-        told(found())
+        found().unwrap_or_default()
     }
 
     /// Whether a rule about the device as a whole has raised it.
@@ -177,20 +182,29 @@ impl Device {
         place.and_then(|place| self.wholes.get(place)).is_some_and(|whole| whole.state.is_raised())
     }
 
-    /// Everything remembered, by the names that the plan of the device has for it.
-    pub(super) fn parts(&self) -> Parts {
-        let mut entries = BTreeMap::new();
-        for head in &self.heads {
-            let Some(reading) = self.plan.reading(head.metric) else { continue };
+    /// Whether something is raised about it, or a rule waits for it to be silent.
+    pub(super) fn is_awaited(&self) -> bool {
+        let deadman = |whole: &Whole| matches!(whole.state, State::Deadman { .. });
+        self.wholes.iter().any(|whole| deadman(whole) || whole.state.is_raised())
+            || self.entries.iter().any(Entry::is_raised)
+    }
+
+    /// Every state of a series by its metric and rule, in that order.
+    pub(super) fn states(&self) -> impl Iterator<Item = ((u16, u16), &Entry)> {
+        self.heads.iter().flat_map(|head| {
+            let steps = self.plan.reading(head.metric).map(|reading| self.plan.steps(reading));
             let start = usize::try_from(head.start).unwrap_or(usize::MAX);
             let states = self.entries.get(start..).unwrap_or_default();
-            for (step, entry) in self.plan.steps(reading).iter().zip(states) {
-                entries.insert((head.metric, step.rule), entry.clone());
-            }
-        }
+            let steps = steps.unwrap_or_default().iter().zip(states);
+            steps.map(|(step, entry)| ((head.metric, step.rule), entry))
+        })
+    }
+
+    /// Everything remembered, by the names that the plan of the device has for it.
+    pub(super) fn parts(&self) -> Parts {
         Parts {
             heads: self.heads.iter().map(|head| (head.metric, head.last_ms)).collect(),
-            entries,
+            entries: self.states().map(|(place, entry)| (place, entry.clone())).collect(),
             known: self.known.clone(),
             wholes: self.wholes.clone(),
         }
@@ -247,7 +261,7 @@ impl Parts {
 
     /// Every rule, and metric where it is about one, whose condition is raised, in that order.
     pub(super) fn raised(&self) -> Vec<(u16, Option<u16>)> {
-        let entries = self.entries.iter().filter(|(_, entry)| told(entry.active()));
+        let entries = self.entries.iter().filter(|(_, entry)| entry.is_raised());
         let mut raised: Vec<_> = entries.map(|((metric, rule), _)| (*rule, Some(*metric))).collect();
         let wholes = self.wholes.iter().filter(|whole| whole.state.is_raised());
         raised.extend(wholes.map(|whole| (whole.rule, None)));
@@ -267,9 +281,4 @@ impl State {
             Self::Deadman { silent, .. } => *silent,
         }
     }
-}
-
-/// Whether it is more than waiting.
-fn told(active: Option<&Active>) -> bool {
-    active.is_some_and(|active| active.told.is_some())
 }

@@ -10,10 +10,13 @@
 
 mod course;
 mod device;
+mod forget;
 mod pass;
 mod plan;
 mod series;
+mod silence;
 mod snapshot;
+mod watched;
 mod wheel;
 
 use std::collections::HashMap;
@@ -39,7 +42,12 @@ const ANGLE_MS_MAX: u64 = 86_400_000;
 pub(crate) struct Limits {
     /// States of series: one for each rule, device and metric.
     pub(crate) series_max: usize,
+    /// Those of them that rules of kind `learned` learn, which take ten times as much room.
+    pub(crate) learned_max: usize,
     pub(crate) devices_max: usize,
+    /// How long a device is remembered that says nothing, unless something is raised about it or it is watched for
+    /// silence, in milliseconds by the stage's clock.
+    pub(crate) forget_after_ms: u64,
 }
 
 /// What came of what was given to an evaluator, since it was made.
@@ -51,12 +59,18 @@ pub(crate) struct Counts {
     pub(crate) late: u64,
     /// Samples of series that were not begun, because there are as many as there may be.
     pub(crate) series_refused: u64,
+    /// Samples of series that rules did not begin to learn, for the same reason.
+    pub(crate) learned_refused: u64,
     /// Entries of devices that were not begun, for the same reason.
     pub(crate) devices_refused: u64,
     /// Expressions that could not be decided, as after dividing nothing by nothing.
     pub(crate) undecided: u64,
     /// States in a snapshot whose rule has changed or is gone.
     pub(crate) outdated: u64,
+    /// Learned series in a snapshot that were damaged, and are learned anew.
+    pub(crate) damaged: u64,
+    /// Devices that were forgotten, since they had said nothing for long.
+    pub(crate) forgotten: u64,
 }
 
 /// State of all series of all rules.
@@ -71,7 +85,10 @@ pub(crate) struct Evaluator {
     wheel: Wheel,
     now_ms: u64,
     hold_ms: Option<u64>,
+    /// The hour when it was last looked for devices to forget.
+    swept_ms: u64,
     series: usize,
+    learned: usize,
     counts: Counts,
     due: Vec<Timer>,
     joint: Vec<u16>,
@@ -79,7 +96,12 @@ pub(crate) struct Evaluator {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { series_max: 2_000_000, devices_max: 500_000 }
+        Self {
+            series_max: 2_000_000,
+            learned_max: 300_000,
+            devices_max: 500_000,
+            forget_after_ms: 30 * 86_400_000,
+        }
     }
 }
 
@@ -103,7 +125,9 @@ impl Evaluator {
             wheel: Wheel::new(0),
             now_ms: 0,
             hold_ms: None,
+            swept_ms: 0,
             series: 0,
+            learned: 0,
             counts: Counts::default(),
             due: Vec::new(),
             joint: Vec::new(),
@@ -118,6 +142,11 @@ impl Evaluator {
     /// How many states of series there are; see [`Limits`].
     pub(crate) fn series(&self) -> usize {
         self.series
+    }
+
+    /// How many of them rules learn.
+    pub(crate) fn learned(&self) -> usize {
+        self.learned
     }
 
     /// How many devices are known.
@@ -160,6 +189,8 @@ impl Evaluator {
             here: series::Here { position: origin.position, source, sources: &self.sources },
             series: &mut self.series,
             series_max: self.limits.series_max,
+            learned: &mut self.learned,
+            learned_max: self.limits.learned_max,
             counts: &mut self.counts,
             edges,
         };
@@ -167,7 +198,7 @@ impl Evaluator {
         pass.samples(samples, &mut self.joint);
     }
 
-    /// Says who has been silent for too long.
+    /// Says who has been silent for too long, and forgets who has been for very long.
     pub(crate) fn advance(&mut self, now_ms: u64, edges: &mut dyn FnMut(Edge<'_>)) {
         self.now_ms = self.now_ms.max(now_ms);
         self.wheel.advance(self.now_ms, &mut self.due);
@@ -206,6 +237,7 @@ impl Evaluator {
             };
             edges(device.edge(timer.rule, None, change, due_ms));
         }
+        self.forget();
     }
 
     /// Whether the condition of a rule holds, as the last edge about it said.
@@ -219,6 +251,11 @@ impl Evaluator {
                 self.rules.metric(name).is_some_and(|metric| device.is_raised(subject.rule, metric))
             }
         }
+    }
+
+    /// The devices that are known, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(|name| &**name)
     }
 
     /// When [`Self::advance`] should be called next; there is nothing to say before. It may find nothing then either.
@@ -245,7 +282,7 @@ impl Evaluator {
         let metrics: Vec<Option<u16>> = old.metrics().iter().map(|name| self.rules.metric(name)).collect();
         self.planner = Planner::default();
         self.wheel = Wheel::new(self.wheel.elapsed_ms());
-        self.series = 0;
+        (self.series, self.learned) = (0, 0);
         let mut order: Vec<usize> = (0..self.devices.len()).collect();
         order.sort_unstable_by(|one, two| self.key(*one).cmp(&self.key(*two)));
         for place in order {
@@ -262,6 +299,7 @@ impl Evaluator {
             device.plan = self.planner.union(&self.rules, &device.angles);
             device.fill(&self.rules, parts.renamed(&kept, &metrics));
             self.series += device.series();
+            self.learned += device.learned();
             let still = device.parts().raised();
             let renamed = |rule: u16, metric: Option<u16>| {
                 let rule = kept.get(usize::from(rule)).copied().flatten()?;
@@ -357,9 +395,11 @@ impl Evaluator {
             edges(device.edge(rule, name, Change::Cleared, self.now_ms));
         }
         self.series -= device.series();
+        self.learned -= device.learned();
         device.plan = plan;
         device.fill(&self.rules, parts);
         self.series += device.series();
+        self.learned += device.learned();
     }
 
     /// The place of an entry's log, epoch and lane. There are few: one for each time that the gateway was started.

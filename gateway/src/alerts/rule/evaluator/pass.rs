@@ -9,7 +9,7 @@ use super::Counts;
 use super::course::{Moment, step};
 use super::device::{Device, Known, State, last};
 use super::plan::{Matches, Plan, Step};
-use super::series::{Here, Shown};
+use super::series::{Entry, Here, Shown};
 use super::wheel::{Timer, Wheel};
 use crate::alerts::nouns::{Change, Edge, Origin, Sample, Subject};
 
@@ -24,6 +24,9 @@ pub(super) struct Pass<'p, 'o> {
     pub(super) here: Here<'p>,
     pub(super) series: &'p mut usize,
     pub(super) series_max: usize,
+    /// Series that rules learn, and how many there may be.
+    pub(super) learned: &'p mut usize,
+    pub(super) learned_max: usize,
     pub(super) counts: &'p mut Counts,
     pub(super) edges: &'p mut dyn FnMut(Edge<'_>),
 }
@@ -113,7 +116,21 @@ impl Pass<'_, '_> {
             self.counts.evaluations += 1;
             let value = |metric| last(known, metric).map(|known| known.value);
             let kind = &self.rules.rule(step.rule).kind;
-            if let Some(shown) = entry.take(kind, sample, &self.here, value) {
+            let shown = match (entry, kind) {
+                (Entry::Learned(watched), Kind::Learned { learned, .. }) => {
+                    if !watched.has_begun() {
+                        if *self.learned >= self.learned_max {
+                            self.counts.learned_refused += 1;
+                            continue;
+                        }
+                        *self.learned += 1;
+                        watched.begin();
+                    }
+                    watched.take(learned, sample, &self.here, self.counts)
+                }
+                (entry, kind) => entry.take(kind, sample, &self.here, value),
+            };
+            if let Some(shown) = shown {
                 let metric = self.rules.metric_name(sample.metric);
                 (self.edges)(edge(self.origin, step.rule, metric, shown, sample.at_ms));
             }

@@ -102,10 +102,13 @@ impl Plan {
                 Kind::Expression { expression, .. } => {
                     joint.extend(expression.metrics.iter().map(|metric| (*metric, step)));
                 }
-                Kind::Threshold { metric, .. }
-                | Kind::Rate { metric, .. }
-                | Kind::Stuck { metric, .. }
-                | Kind::Drift { metric, .. } => steps.push((*metric, step)),
+                Kind::Threshold { .. }
+                | Kind::Rate { .. }
+                | Kind::Stuck { .. }
+                | Kind::Drift { .. }
+                | Kind::Learned { .. } => {
+                    steps.extend(definition.metrics().iter().map(|metric| (*metric, step)));
+                }
             }
         }
         steps.sort_by_key(|(metric, step)| (*metric, step.rule));

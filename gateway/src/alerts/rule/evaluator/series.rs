@@ -1,7 +1,8 @@
 //! What is remembered of one series for one rule.
 
 use super::super::definition::{Drift, Kind, Rate, Stuck};
-use super::course::{Active, Moment, step};
+use super::course::{Active, Moment, step, told};
+use super::watched::Watched;
 use crate::alerts::nouns::{Change, Position, Sample};
 
 /// Values are held within this, so that no difference or product of them is infinite.
@@ -28,6 +29,7 @@ pub(super) enum Entry {
         samples: u32,
     },
     Drift(Averages),
+    Learned(Watched),
 }
 
 /// State of a rule of kind `drift`.
@@ -82,21 +84,29 @@ impl Entry {
                 samples: 0,
                 warm: false,
             }),
+            Kind::Learned { .. } => Self::Learned(Watched::default()),
             Kind::Deadman(_) | Kind::Expression { .. } => return None,
         };
         Some(entry)
     }
 
-    pub(super) fn active(&self) -> Option<&Active> {
-        match self {
-            Self::Threshold(active) | Self::Rate { active, .. } | Self::Stuck { active, .. } => {
-                active.as_deref()
-            }
-            Self::Drift(averages) => averages.active.as_deref(),
-        }
+    /// Whether its condition is raised, as the last edge about it said.
+    pub(super) fn is_raised(&self) -> bool {
+        let active = match self {
+            Self::Threshold(active) | Self::Rate { active, .. } | Self::Stuck { active, .. } => active,
+            Self::Drift(averages) => &averages.active,
+            Self::Learned(watched) => return watched.window.raised,
+        };
+        told(active.as_deref())
     }
 
-    /// Takes the next sample of the series. `last` gives the last value of another metric of the device.
+    /// Whether it is a series that a rule learns.
+    pub(super) fn is_learned(&self) -> bool {
+        matches!(self, Self::Learned(watched) if watched.has_begun())
+    }
+
+    /// Takes the next sample of the series, for a rule that does not learn. `last` gives the last value of another
+    /// metric of the device.
     pub(super) fn take(
         &mut self,
         kind: &Kind,
@@ -162,7 +172,7 @@ impl Entry {
 
 impl Here<'_> {
     /// The entry with this number.
-    fn at(&self, source: u32, seq: u64) -> Position {
+    pub(super) fn at(&self, source: u32, seq: u64) -> Position {
         let source = usize::try_from(source).ok().and_then(|source| self.sources.get(source));
         Position { seq: penstock_proto::Seq(seq), ..*source.unwrap_or(&self.position) }
     }

@@ -8,6 +8,9 @@
 //! time 8), states (metric 2, rule 2, [`Entry`]), last values (metric 2, value 8, time 8), states of rules about the
 //! device (rule 2, [`State`]). States that are as at the beginning are left out. Metrics and rules are places in the
 //! lists before, so that a snapshot outlives a change of the rules file.
+//!
+//! What a rule has learned of a series has a checksum of its own: if it is wrong, that series is learned anew and all
+//! others go on. Whether it is raised stands outside of it, so that it can end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,22 +21,40 @@ use super::super::error::Junk;
 use super::course::{Active, LEVELS_MAX, Phase};
 use super::device::{Angle, Device, Known, Parts, State, Whole};
 use super::series::{Averages, Entry, VALUE_MAX};
+use super::watched::{Watched, Window};
 use super::{ANGLES_MAX, Evaluator, Wheel};
+use crate::alerts::learned::Series;
 use crate::alerts::nouns::{Position, Severity};
 
 const VERSION: u8 = 1;
+/// Bytes of a learned series: what the detector knows; window, its value, samples and entry; checksum.
+const WATCHED_BYTES: usize = Series::ENCODED_BYTES + 8 + 8 + 4 + 12 + 4;
 
 impl Evaluator {
     /// Writes everything that it remembers; the same state is the same bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut order: Vec<&Device> = self.devices.iter().collect();
         order.sort_unstable_by(|one, two| one.key.cmp(&two.key));
-        let mut writer = Writer { out: Vec::new(), sources: BTreeMap::new(), known: &self.sources };
+        let begin = out.len();
+        let mut writer = Writer { out: std::mem::take(out), sources: BTreeMap::new(), known: &self.sources };
         for device in &order {
             writer.device(device, &self.rules);
         }
-        let Writer { out: devices, sources, .. } = writer;
-        let mut head = Writer { out: std::mem::take(out), sources: BTreeMap::new(), known: &[] };
+        let Writer { out: mut all, sources, .. } = writer;
+        let head = self.head(sources, order.len());
+        // What stands before the devices is known only now. They are moved, as a copy of them would take their room again.
+        let end = all.len();
+        all.resize(end + head.len(), 0);
+        all.copy_within(begin..end, begin + head.len());
+        if let Some(before) = all.get_mut(begin..begin + head.len()) {
+            before.copy_from_slice(&head);
+        }
+        *out = all;
+    }
+
+    /// What stands before the devices.
+    fn head(&self, sources: BTreeMap<Source, u32>, devices: usize) -> Vec<u8> {
+        let mut head = Writer { out: Vec::new(), sources: BTreeMap::new(), known: &[] };
         head.byte(VERSION).long(self.now_ms).long(self.wheel.elapsed_ms());
         head.byte(u8::from(self.hold_ms.is_some())).long(self.hold_ms.unwrap_or_default());
         head.count(self.rules.metrics().len());
@@ -50,9 +71,8 @@ impl Evaluator {
         for (_, (log, epoch, lane)) in places {
             head.long(log.0).number(epoch.0).byte(lane);
         }
-        head.count(order.len());
-        head.out.extend_from_slice(&devices);
-        *out = head.out;
+        head.count(devices);
+        head.out
     }
 
     /// Goes on from what [`Self::encode`] wrote, perhaps under other rules: states of rules that changed are left out and
@@ -104,7 +124,15 @@ impl Evaluator {
         let angles = self.angles(key, reader)?;
         let (_, seen_at) = reader.position(names)?;
         let seen_ms = reader.long()?;
-        let parts = reader.parts(names, &mut |position| self.source(position))?;
+        let mut parts = reader.parts(names, &mut |position| self.source(position))?;
+        for entry in parts.entries.values_mut() {
+            if let Entry::Learned(watched) = entry
+                && !watched.has_begun()
+            {
+                self.counts.damaged += 1;
+                watched.begin();
+            }
+        }
         let states = parts.entries.len() + parts.wholes.len();
         let parts = parts.renamed(&names.rules, &names.metrics);
         let left_out = states - parts.entries.len() - parts.wholes.len();
@@ -125,10 +153,23 @@ impl Evaluator {
             device.fill(&self.rules, Parts::default());
         }
         self.series += device.series();
+        self.admit_learned(&mut device);
         self.places.insert(key, u32::try_from(place).unwrap_or(u32::MAX));
         self.devices.push(device);
         self.set_timers(place);
         Ok(())
+    }
+
+    /// Counts what rules have learned of a device, and drops what is too much. What is raised must be able to end.
+    fn admit_learned(&mut self, device: &mut Device) {
+        for entry in device.entries.iter_mut().filter(|entry| entry.is_learned()) {
+            if self.learned < self.limits.learned_max || entry.is_raised() {
+                self.learned += 1;
+            } else {
+                self.counts.learned_refused += 1;
+                *entry = Entry::Learned(Watched::default());
+            }
+        }
     }
 
     /// The properties under which a device speaks.
@@ -158,7 +199,7 @@ impl Evaluator {
             let rule = self.rules.rule(*rule);
             let new = Entry::new(&rule.kind);
             let same = new.is_some_and(|new| std::mem::discriminant(&new) == std::mem::discriminant(entry));
-            if !same || rule.metric() != Some(*metric) {
+            if !same || !rule.metrics().contains(metric) {
                 return wrong;
             }
         }
@@ -250,22 +291,23 @@ impl Writer<'_> {
             self.option(facet.class.as_deref()).long(angle.seen_ms);
         }
         self.position(&device.seen_at).long(device.seen_ms);
-        let mut parts = device.parts();
-        parts.entries.retain(|(_, rule), entry| Entry::new(&rules.rule(*rule).kind).as_ref() != Some(entry));
-        self.count(parts.heads.len());
-        for (metric, last_ms) in &parts.heads {
-            self.short(*metric).long(*last_ms);
+        self.count(device.heads.len());
+        for head in &device.heads {
+            self.short(head.metric).long(head.last_ms);
         }
-        self.count(parts.entries.len());
-        for ((metric, rule), entry) in &parts.entries {
-            self.short(*metric).short(*rule).entry(entry);
+        let is_told = |((_, rule), entry): &((u16, u16), &Entry)| {
+            Entry::new(&rules.rule(*rule).kind).as_ref() != Some(*entry)
+        };
+        self.count(device.states().filter(is_told).count());
+        for ((metric, rule), entry) in device.states().filter(is_told) {
+            self.short(metric).short(rule).entry(entry);
         }
-        self.count(parts.known.len());
-        for known in &parts.known {
+        self.count(device.known.len());
+        for known in &device.known {
             self.short(known.metric).real(known.value).long(known.at_ms);
         }
-        self.count(parts.wholes.len());
-        for whole in &parts.wholes {
+        self.count(device.wholes.len());
+        for whole in &device.wholes {
             self.short(whole.rule).state(&whole.state);
         }
     }
@@ -282,16 +324,33 @@ impl Writer<'_> {
             }
             Entry::Stuck { active, anchor, anchor_ms, seq, source, samples } => {
                 self.byte(3).active(active.as_deref()).real(*anchor).long(*anchor_ms).number(*samples);
-                let source = usize::try_from(*source).ok().and_then(|source| self.known.get(source));
-                let nowhere = Position { log: LogId(0), epoch: Epoch(0), lane: Lane::Telemetry, seq: Seq(0) };
-                self.position(&Position { seq: Seq(*seq), ..*source.unwrap_or(&nowhere) });
+                self.place(*source, *seq);
             }
             Entry::Drift(averages) => {
                 let Averages { active, fast, slow, deviation, last_ms, first_s, samples, warm } = averages;
                 self.byte(4).active(active.as_deref()).real(*fast).real(*slow).real(*deviation);
                 self.long(*last_ms).number(*first_s).short(*samples).byte(u8::from(*warm));
             }
+            Entry::Learned(watched) => self.watched(watched),
         }
+    }
+
+    fn watched(&mut self, watched: &Watched) {
+        let Watched { series, window } = watched;
+        self.byte(if window.raised { 6 } else { 5 });
+        let begin = self.out.len();
+        series.as_deref().unwrap_or(&Series::NEW).encode(&mut self.out);
+        self.long(window.start_ms).real(window.value).number(window.samples);
+        self.place(window.source.into(), window.seq);
+        let checksum = crc32c::crc32c(self.out.get(begin..).unwrap_or_default());
+        self.number(checksum);
+    }
+
+    /// The entry with this number.
+    fn place(&mut self, source: u32, seq: u64) {
+        let source = usize::try_from(source).ok().and_then(|source| self.known.get(source));
+        let nowhere = Position { log: LogId(0), epoch: Epoch(0), lane: Lane::Telemetry, seq: Seq(0) };
+        self.position(&Position { seq: Seq(seq), ..*source.unwrap_or(&nowhere) });
     }
 
     fn state(&mut self, state: &State) {
@@ -439,6 +498,12 @@ impl<'b> Reader<'b> {
 
     fn entry(&mut self, names: &Names, source: &mut dyn FnMut(Position) -> u32) -> Result<Entry, Junk> {
         let kind = self.byte()?;
+        if let 5 | 6 = kind {
+            let bytes = self.take(WATCHED_BYTES)?;
+            let mut watched = Reader { rest: bytes }.watched(names, source).unwrap_or_default();
+            watched.window.raised = kind == 6;
+            return Ok(Entry::Learned(watched));
+        }
         let active = self.active(names)?;
         Ok(match kind {
             1 => Entry::Threshold(active),
@@ -465,6 +530,20 @@ impl<'b> Reader<'b> {
             }),
             _ => return Err(Junk::Wrong("there is no such kind of state")),
         })
+    }
+
+    /// What a rule has learned of a series; none if it is damaged.
+    fn watched(&mut self, names: &Names, source: &mut dyn FnMut(Position) -> u32) -> Option<Watched> {
+        let (state, checksum) = self.rest.split_last_chunk()?;
+        if crc32c::crc32c(state) != u32::from_be_bytes(*checksum) {
+            return None;
+        }
+        let series = Series::decode(&mut self.rest).ok()?;
+        let (start_ms, value, samples) = (self.long().ok()?, self.real().ok()?, self.number().ok()?);
+        let (_, position) = self.position(names).ok()?;
+        let source = u16::try_from(source(position)).unwrap_or(u16::MAX);
+        let window = Window { start_ms, value, seq: position.seq.0, samples, source, raised: false };
+        Some(Watched { series: Some(Box::new(series)), window })
     }
 
     fn state(&mut self, names: &Names) -> Result<State, Junk> {

@@ -4,6 +4,7 @@ use super::super::file::{FILE_BYTES_MAX, RULES_MAX};
 use super::super::{FileError, RuleSet};
 use super::{check as check_edges, rules};
 use crate::alerts::nouns::Severity;
+use crate::alerts::reaction::Queues;
 
 /// Expects one error, as it is shown, and that a good rule beside the bad one is read.
 fn check(rule: &str, expected: &str) {
@@ -58,7 +59,7 @@ fn a_rule_with_a_mistake_is_left_out_and_its_place_is_named() {
     );
     check(
         "id = \"r\"\nmetric = \"x\"\nraise = \"> 90\"\nactions = [\"mail\"]",
-        "rules.toml:10:1: rule \"r\": there is no key actions",
+        "rules.toml:10:1: rule \"r\": there is no key actions; did you mean action?",
     );
     check(
         "id = \"r\"\nmetric = \"x\"\nraise = \"> 90\"\nwarning = { raise = \"> 95\" }",
@@ -69,6 +70,17 @@ fn a_rule_with_a_mistake_is_left_out_and_its_place_is_named() {
         "rules.toml:8:8: rule \"r\": kind = \"magic\": expected one of \"threshold\", \"rate\", \"stuck\", \"drift\", \
          \"deadman\", \"expr\", \"learned\"",
     );
+}
+
+/// Holds the one error of a rule against a part of what it should say.
+fn check_mistake(rule: &str, part: &str) {
+    let text =
+        format!("[[rule]]\nid = \"good\"\nmetric = \"x\"\nraise = \"> 0\"\n[[rule]]\nid = \"r\"\n{rule}\n");
+    let parsed = RuleSet::parse(&text, "f").expect("TOML");
+    let [error] = parsed.errors.as_slice() else { panic!("{rule}: {:?}", parsed.errors) };
+    assert!(error.text.contains(part), "{rule}: {error}");
+    assert_eq!((&*error.rule, parsed.rules.len()), ("rule \"r\"", 1));
+    assert!(error.line >= 5 && error.column >= 1);
 }
 
 #[test]
@@ -99,10 +111,6 @@ fn mistakes_of_each_kind_are_found() {
         ("kind = \"expr\"\nexpr = \"1 > 2\"", "about no metric"),
         ("kind = \"expr\"\nexpr = \"a > 2\"\nmetrics = { b = \"x.y\" }", "does not use b"),
         ("kind = \"expr\"\nexpr = \"a % 2 == 0\"", "no % here"),
-        ("kind = \"learned\"\nmetrics = \"x\"", "not available yet"),
-        ("kind = \"learned\"\nmetrics = \"x\"\nbudget = \"many\"", "1 per series per 7d"),
-        ("kind = \"learned\"\nmetrics = \"x\"\nsensitivity = 101", "from 1 to 100"),
-        ("kind = \"learned\"\nmetrics = \"x\"\ninput = { aggregate = \"sum\" }", "input.aggregate = \"sum\""),
         ("metric = \"x\"\nraise = \"> 1\"\nlabels = { \"a b\" = \"c\" }", "names of labels"),
         ("metric = \"x\"\nraise = \"> 1\"\nlabels = { a = 1 }", "labels.a = 1"),
         ("metric = \"x\"\nraise = \"> 1\"\nresolve = \"never\"", "resolve = \"never\""),
@@ -116,15 +124,128 @@ fn mistakes_of_each_kind_are_found() {
         ("metric = 5\nraise = \"> 1\"", "metric = 5"),
         ("metric = \"x\"\nclear = \"< 1\"\ncritical = { raise = \"> 2\" }", "raise is missing"),
     ] {
-        let text = format!(
-            "[[rule]]\nid = \"good\"\nmetric = \"x\"\nraise = \"> 0\"\n[[rule]]\nid = \"r\"\n{rule}\n"
-        );
-        let parsed = RuleSet::parse(&text, "f").expect("TOML");
-        let [error] = parsed.errors.as_slice() else { panic!("{rule}: {:?}", parsed.errors) };
-        assert!(error.text.contains(part), "{rule}: {error}");
-        assert_eq!((&*error.rule, parsed.rules.len()), ("rule \"r\"", 1));
-        assert!(error.line >= 5 && error.column >= 1);
+        check_mistake(rule, part);
     }
+}
+
+#[test]
+fn mistakes_of_learned_rules_are_found() {
+    for (rule, part) in [
+        ("kind = \"learned\"", "metrics is missing"),
+        ("kind = \"learned\"\nmetrics = [\"x\", \"x\"]", "each name once"),
+        ("kind = \"learned\"\nmetric = \"x\"", "a list of them, metrics"),
+        (
+            "kind = \"learned\"\nmetrics = \"x\"\nfor = \"1m\"",
+            "no key for here: a learned rule judges whole windows",
+        ),
+        ("kind = \"learned\"\nmetrics = \"x\"\nkeep_firing_for = \"1m\"", "stays for cooldown"),
+        ("kind = \"learned\"\nmetrics = \"x\"\nraise = \"> 1\"", "finds its limits itself"),
+        ("kind = \"learned\"\nmetrics = \"x\"\ncritical = { raise = \"> 1\" }", "one severity"),
+        (
+            "kind = \"learned\"\nmetrics = \"x\"\nseason = \"hour_of_week\"",
+            "one of \"none\", \"hour_of_day\"",
+        ),
+        ("kind = \"learned\"\nmetrics = \"x\"\ninput = { every = \"500ms\" }", "input.every = \"500ms\""),
+        (
+            "kind = \"learned\"\nmetrics = \"x\"\nbudget = \"1 per series per 1h\"",
+            "from one in 7h to one in 43d, which is what windows of 1m can keep",
+        ),
+        (
+            "kind = \"learned\"\nmetrics = \"x\"\nbudget = \"1 per series per 7d\"\ninput = { every = \"1s\" }",
+            "to one in 17h",
+        ),
+        (
+            "kind = \"learned\"\nmetrics = \"x\"\nbudget = \"1 per series per 7d\"\nsensitivity = 5",
+            "either it or budget",
+        ),
+        ("kind = \"learned\"\nmetrics = \"x\"\nbudget = \"many\"", "1 per series per 7d"),
+        ("kind = \"learned\"\nmetrics = \"x\"\nsensitivity = 101", "from 1 to 100"),
+        ("kind = \"learned\"\nmetrics = \"x\"\ninput = { aggregate = \"sum\" }", "input.aggregate = \"sum\""),
+    ] {
+        check_mistake(rule, part);
+    }
+}
+
+#[test]
+fn mistakes_in_actions_are_found_where_they_are() {
+    const FINE: &str = "name = \"stop\"\nmqtt = { topic = \"a/{device}\", payload = '{\"v\":{value}}' }";
+    let check = |action: &str, expected: &str| {
+        let text = format!(
+            "[[rule]]\nid = \"r\"\nmetric = \"x\"\nraise = \"> 0\"\n[[rule.action]]\n{FINE}\n[[rule.action]]\n{action}\n"
+        );
+        let queues = Queues::Only(vec!["site-commands".into()]);
+        let parsed = RuleSet::parse_for(&text, "f", &queues).expect("TOML");
+        let [error] = parsed.errors.as_slice() else { panic!("{action}: {:?}", parsed.errors) };
+        assert!(error.to_string().starts_with(expected), "{action}: {error}");
+        assert_eq!(parsed.rules.len(), 0);
+    };
+    let mqtt = |inner: &str| format!("name = \"n\"\nmqtt = {{ {inner} }}");
+    let bus = |inner: &str| format!("name = \"n\"\nservice_bus = {{ {inner} }}");
+    check("", "f:8:1: rule \"r\": action.name is missing");
+    check("name = \"stop\"", "f:9:8: rule \"r\": action.name = \"stop\": expected 1 to 32 of a-z 0-9 -");
+    check("name = \"Stop\"", "f:9:8: rule \"r\": action.name = \"Stop\"");
+    check(&format!("name = \"{}\"", "n".repeat(33)), "f:9:8: ");
+    check("name = \"n\"", "f:8:1: rule \"r\": action.mqtt is missing");
+    check("name = \"n\"\nmail = 1", "f:10:1: rule \"r\": there is no key action.mail");
+    check(
+        "name = \"n\"\non = \"cleared\"",
+        "f:10:6: rule \"r\": action.on = \"cleared\": expected \"raised\"",
+    );
+    check("name = \"n\"\non = [\"raised\", \"raised\"]", "f:10:17: ");
+    check("name = \"n\"\nexpires_after = \"8d\"", "f:10:17: rule \"r\": action.expires_after = \"8d\"");
+    check(&mqtt("payload = '1'"), "f:10:8: rule \"r\": action.mqtt.topic is missing");
+    check(&mqtt("topic = 'a'"), "f:10:8: rule \"r\": action.mqtt.payload is missing");
+    check(
+        &mqtt("topic = 'a/{colour}', payload = '1'"),
+        "f:10:18: rule \"r\": action.mqtt.topic = \"…{colour}…\": expected places {device} {tenant}",
+    );
+    for topic in ["a/+", "#", "a//b", "", "$SYS/a"] {
+        check(
+            &mqtt(&format!("topic = '{topic}', payload = '1'")),
+            "f:10:18: rule \"r\": action.mqtt.topic = ",
+        );
+    }
+    check(&mqtt("topic = 'a', payload = '1', qos = 3"), "f:10:44: rule \"r\": action.mqtt.qos = 3");
+    check(&mqtt("topic = 'a', payload = '1', retain = 1"), "f:10:47: rule \"r\": action.mqtt.retain = 1");
+    check(&mqtt("topic = 'a', payload = '1', content_type = ''"), "f:10:53: ");
+    for payload in ["stop", "{\"d\":{device}}", "{\"d\":\"{device}}"] {
+        check(
+            &mqtt(&format!("topic = 'a', payload = '{payload}'")),
+            "f:10:33: rule \"r\": action.mqtt.payload = ",
+        );
+    }
+    check(&mqtt(&format!("topic = 'a', payload = '\"{}\"'", "x".repeat(16 << 10))), "f:10:33: ");
+    check(
+        &bus("queue = 'other', payload = '1'"),
+        "f:10:25: rule \"r\": action.service_bus.queue = \"other\": expected a queue that the configuration names: site-commands",
+    );
+    check(
+        &bus("queue = 'site-commands', payload = '1', topic = 'a'"),
+        "f:10:57: rule \"r\": there is no key action.service_bus.topic",
+    );
+    check(&bus("queue = 'site-commands', payload = '1', subject = ''"), "f:10:67: ");
+    let both = format!(
+        "{}\nservice_bus = {{ queue = 'site-commands', payload = '1' }}",
+        mqtt("topic = 'a', payload = '1'")
+    );
+    check(&both, "f:11:15: rule \"r\": rule \"r\" has mqtt and service_bus");
+}
+
+#[test]
+fn a_rule_has_at_most_8_actions_and_they_are_no_part_of_what_it_means() {
+    let rules = |count: usize| {
+        let mut text = "[[rule]]\nid = \"r\"\nmetric = \"x\"\nraise = \"> 0\"\n".to_owned();
+        for number in 0..count {
+            text += &format!(
+                "[[rule.action]]\nname = \"n{number}\"\non = [\"raised\", \"resolved\"]\nmqtt = {{ topic = \"a\", payload = \"1\" }}\n"
+            );
+        }
+        RuleSet::parse(&text, "f").expect("TOML")
+    };
+    let (none, eight, nine) = (rules(0), rules(8), rules(9));
+    assert_eq!((none.errors.len(), eight.errors.len(), nine.errors.len()), (0, 0, 1));
+    assert_eq!(none.rules.rule(0).fingerprint, eight.rules.rule(0).fingerprint);
+    assert_eq!(eight.rules.rule(0).actions.len(), 8);
 }
 
 #[test]

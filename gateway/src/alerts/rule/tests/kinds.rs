@@ -325,7 +325,7 @@ fn a_device_with_too_many_classes_forgets_the_one_that_was_not_seen_for_longest(
 #[test]
 fn beyond_the_bounds_nothing_new_is_evaluated() {
     let text = "[[rule]]\nid = \"r\"\nmetric = \"x\"\nraise = \"> 0\"\n[[rule]]\nid = \"s\"\nmetric = \"y\"\nraise = \"> 0\"";
-    let mut bench = Bench::limited(text, Limits { series_max: 3, devices_max: 2 });
+    let mut bench = Bench::limited(text, Limits { series_max: 3, devices_max: 2, ..Limits::default() });
     assert_eq!(bench.device("a", &[("x", 1.0, 1_000), ("y", 1.0, 1_000)]).len(), 2);
     assert_eq!(bench.device("b", &[("x", 1.0, 1_000), ("y", 1.0, 1_000)]).len(), 1);
     assert_eq!(bench.device("c", &[("x", 1.0, 1_000)]).len(), 0);

@@ -2,8 +2,10 @@
 
 mod deadman;
 mod file;
+mod forget;
 mod guide;
 mod kinds;
+mod learned;
 mod model;
 mod snapshot;
 

@@ -60,6 +60,15 @@ kind = "expr"
 expr = "x > 0 && y > 0 && z != 1"
 max_staleness = "20s"
 for = "1s"
+
+[[rule]]
+id = "learned"
+kind = "learned"
+metrics = ["x", "z"]
+input = { every = "2s" }
+warmup = "0s"
+cooldown = "20s"
+sensitivity = 100
 "#;
 
 type Record = (u8, u8, i8, u64, u8);
@@ -179,11 +188,16 @@ fn a_snapshot_larger_than_the_bounds_is_read_as_far_as_they_go() {
     }
     let bytes = encoded(&bench.evaluator);
     let series = bench.evaluator.series();
-    let mut small =
-        Evaluator::new(Arc::clone(&bench.rules), Limits { series_max: series - 1, devices_max: 3 });
+    let mut small = Evaluator::new(
+        Arc::clone(&bench.rules),
+        Limits { series_max: series - 1, devices_max: 3, ..Limits::default() },
+    );
     small.decode(&bytes).expect("our own bytes");
     assert_eq!((small.devices(), small.counts().devices_refused, small.counts().series_refused), (3, 1, 0));
-    let mut smaller = Evaluator::new(Arc::clone(&bench.rules), Limits { series_max: 7, devices_max: 9 });
+    let mut smaller = Evaluator::new(
+        Arc::clone(&bench.rules),
+        Limits { series_max: 7, devices_max: 9, ..Limits::default() },
+    );
     smaller.decode(&bytes).expect("our own bytes");
     assert!(smaller.series() <= 7 && smaller.devices() == 4 && smaller.counts().series_refused > 0);
 }

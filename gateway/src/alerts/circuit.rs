@@ -1,8 +1,17 @@
-//! When the next request may be sent. No clock and no dice of its own.
+//! When a sink may try again. No clock and no dice of its own.
 
 use std::time::{Duration, Instant};
 
-use super::config::Retry;
+/// Pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retry {
+    /// The bound of the first.
+    pub(super) first: Duration,
+    /// The bound of all.
+    pub(super) longest: Duration,
+    /// Between probes while the circuit is open.
+    pub(super) probe_interval: Duration,
+}
 
 /// Pauses after failures, and the circuit that opens when trying at once again is pointless.
 #[derive(Debug)]

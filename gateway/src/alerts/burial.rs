@@ -1,15 +1,21 @@
-//! Where events go that the service never takes: lane `dead`, with an event in lane `status` that tells of it.
+//! Where an alert goes that a destination never takes: lane `dead`, with an event in lane `status` that tells of it.
 //!
 //! The letter is one like the uplink's, so that `penstock dead-letter` lists, exports and retries it. There is no loss
 //! record: those are about the chain of entries at Event Hubs, which has no gap.
 
-use penstock_proto::{GatewayId, Lane, Seq};
+use penstock_proto::{Epoch, GatewayId, Lane, LogId, Seq};
 use serde::Serialize;
 
-use super::disposition::{Cause, Words};
-use super::envelope::{EVENT_BYTES_MAX, Place, Unusable};
 use crate::dead_letter::{self, Origin};
-use crate::outbox::{Attributes, CloudEvent, Encoded, Record};
+use crate::outbox::{Attributes, CloudEvent, Encoded, Record, Segment};
+
+/// Where an entry stands, but for its position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) log: LogId,
+    pub(super) epoch: Epoch,
+    pub(super) lane: Lane,
+}
 
 /// Why an event is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +57,6 @@ struct Told<'a> {
     received_ms: u64,
     payload_bytes: usize,
 }
-
-const MALFORMED: &str = "malformed";
-/// Every reason in the metrics.
-pub(super) const REASONS: &[&str] = &[MALFORMED, Cause::TooLarge.name(), Cause::Refused.name()];
 
 /// Makes the outputs for an event that is given up. They belong in one commit with the progress that passes it.
 pub(super) fn bury(
@@ -105,30 +107,16 @@ pub(super) fn bury(
     outputs
 }
 
-// === impl Reason ===
+// === impl Place ===
 
-impl Reason {
-    /// It was never sent.
-    pub(super) fn of_unusable(why: &Unusable) -> Self {
-        let (name, text) = match why {
-            Unusable::Malformed(reason) => (MALFORMED, format!("it is no CloudEvent: {reason}")),
-            Unusable::TooLarge(bytes) => (
-                Cause::TooLarge.name(),
-                format!("the event has {bytes} bytes, and the service takes {EVENT_BYTES_MAX}"),
-            ),
-        };
-        Self { name, code: String::new(), text }
-    }
-
-    /// The service refused it.
-    pub(super) fn of_refusal(cause: Cause, said: String, body: &[u8]) -> Self {
-        Self { name: cause.name(), code: Words::of(body).code, text: said }
+impl Place {
+    pub(super) fn of(segment: &Segment) -> Self {
+        Self { log: segment.log(), epoch: segment.epoch(), lane: segment.lane() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use penstock_proto::{Epoch, LogId};
     use serde_json::{Value, json};
 
     use super::*;
@@ -154,9 +142,11 @@ mod tests {
             properties: Properties { tenant: Some("contoso"), ..Properties::default() },
             payload: b"{}",
         };
-        let body =
-            br#"{"error":{"code":"BadRequest","message":"m","details":[{"code":"InputJsonInvalid"}]}}"#;
-        let reason = Reason::of_refusal(Cause::Refused, "it answered 400".to_owned(), body);
+        let reason = Reason {
+            name: "refused",
+            code: "InputJsonInvalid".to_owned(),
+            text: "it answered 400".to_owned(),
+        };
         let place = Place { log: LogId(0xfeed), epoch: Epoch(3), lane: Lane::Alerts };
         let outputs = bury(&speaker, (place, Seq(9)), &record, &reason);
         assert_eq!(outputs.payloads(Lane::Dead), [("pump-7".to_owned(), b"{}".to_vec())]);
@@ -172,17 +162,5 @@ mod tests {
             "payload_bytes": 2,
         });
         assert_eq!(event["data"], data);
-    }
-
-    #[test]
-    fn what_is_never_sent_says_why() {
-        let check = |why, name: &str, text: &str| {
-            let reason = Reason::of_unusable(&why);
-            assert!(REASONS.contains(&reason.name));
-            assert_eq!((reason.name, reason.text.as_str()), (name, text));
-        };
-        check(Unusable::Malformed("id is empty".to_owned()), "malformed", "it is no CloudEvent: id is empty");
-        let text = "the event has 2000000 bytes, and the service takes 1048574";
-        check(Unusable::TooLarge(2_000_000), "too-large", text);
     }
 }
