@@ -222,7 +222,7 @@ impl Fleet {
                 };
                 self.trial.apply((LogId(1), Epoch(1), Seq(self.seq)), &record, self.at_ms);
             }
-            self.trial.take_events(|_| Ok::<(), anyhow::Error>(()))?;
+            self.trial.take_outcomes(|_| Ok::<(), anyhow::Error>(()))?;
             self.at_ms += every_ms;
             self.round += 1;
         }

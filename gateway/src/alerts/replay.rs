@@ -1,4 +1,4 @@
-//! Which alerts rules would have raised on telemetry that was exported from an outbox.
+//! Which alerts rules would have raised, and what they would have done, on telemetry that was exported from an outbox.
 //!
 //! The file has one JSON object per line, as `penstock outbox export --lane telemetry` writes it. The same engine reads it as
 //! in a running gateway; its clock is the time at which messages were received.
@@ -81,6 +81,7 @@ pub struct Trial {
     engine: Engine,
     effects: Effects,
     events: u64,
+    reactions: u64,
 }
 
 /// What a trial came to.
@@ -96,6 +97,8 @@ pub struct Outcome {
     pub cleared: u64,
     /// Events that would be sent.
     pub events: u64,
+    /// What rules would have the gateway do itself.
+    pub reactions: u64,
     /// Series that are watched.
     pub series: usize,
     /// Alerts that are open.
@@ -121,7 +124,7 @@ impl Trial {
         let lifecycle = Lifecycle::new(voice(), Arc::clone(&rules.policy), Arc::clone(&rules.book));
         let start = (Seq::ZERO, Seq::ZERO);
         let engine = Engine::new((reader, evaluator, lifecycle), Moment::default(), start, false);
-        Self { engine, effects: Effects::default(), events: 0 }
+        Self { engine, effects: Effects::default(), events: 0, reactions: 0 }
     }
 
     /// Applies a message as if it had been committed at `committed_ms`, in Unix milliseconds.
@@ -130,17 +133,16 @@ impl Trial {
         self.engine.replay(position, record, committed_ms, &mut self.effects);
     }
 
-    /// Shows the events that came up since the last call, as JSON.
+    /// Shows what came up since the last call, as JSON and in its order: events, and what rules would have the gateway do
+    /// (`docs/formats/reaction-v1.md`).
     ///
     /// # Errors
     ///
     /// The first one of `show`.
-    pub fn take_events<E>(&mut self, mut show: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn take_outcomes<E>(&mut self, mut show: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         for (_, record) in self.effects.entries.entries(Lane::Alerts) {
-            if !is_reaction(&record) {
-                show(record.payload)?;
-                self.events += 1;
-            }
+            show(record.payload)?;
+            *(if is_reaction(&record) { &mut self.reactions } else { &mut self.events }) += 1;
         }
         self.engine.flush(&mut self.effects);
         self.effects.clear();
@@ -152,7 +154,8 @@ impl Trial {
     pub fn outcome(&self) -> Outcome {
         let Counts { records: messages, samples, raised, cleared, .. } = self.engine.counts();
         let (series, open) = (self.engine.evaluator().series(), self.engine.lifecycle().open());
-        Outcome { messages, samples, raised, cleared, events: self.events, series, open }
+        let &Self { events, reactions, .. } = self;
+        Outcome { messages, samples, raised, cleared, events, reactions, series, open }
     }
 }
 
@@ -162,7 +165,8 @@ fn voice() -> Voice {
     Voice { gateway, source, type_prefix: "io.penstock".into() }
 }
 
-/// Feeds the records of `lines` to `rules` and writes each event that would be sent as a line of JSON to `out`.
+/// Feeds the records of `lines` to `rules` and writes each event that would be sent, and each thing that would be done, as
+/// a line of JSON to `out`.
 ///
 /// # Errors
 ///
@@ -185,8 +189,8 @@ pub fn replay(
         let line: Line = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         if line.lane == Lane::Telemetry {
             line.apply(&mut trial).map_err(failed)?;
-            trial.take_events(|event| {
-                out.write_all(event)?;
+            trial.take_outcomes(|line| {
+                out.write_all(line)?;
                 out.write_all(b"\n")
             })?;
         }

@@ -32,8 +32,8 @@ enum Command {
         /// The file with tests.
         tests: PathBuf,
     },
-    /// Gives messages that were exported from an outbox to rules and prints the events they would have raised, one per
-    /// line.
+    /// Gives messages that were exported from an outbox to rules and prints the events they would have sent and what they
+    /// would have done, one per line.
     Replay {
         /// The rules file.
         rules: PathBuf,
@@ -127,9 +127,9 @@ fn replay(rules: &Path, export: &Path, time: Option<&str>, out: &mut dyn io::Wri
     let failed = |source| Error::Export { file: export.to_owned(), source };
     let lines = std::fs::File::open(export).map_err(|error| failed(error.into()))?;
     let outcome = replay::replay(&rules, time, io::BufReader::new(lines), out).map_err(failed)?;
-    let replay::Outcome { messages, samples, raised, cleared, events, open, .. } = outcome;
+    let replay::Outcome { messages, samples, raised, cleared, events, reactions, open, .. } = outcome;
     eprint_line(&format!(
-        "{messages} messages, {samples} samples; {raised} conditions began and {cleared} ended; {events} events, {open} open at the end"
+        "{messages} messages, {samples} samples; {raised} conditions began and {cleared} ended; {events} events, {reactions} reactions, {open} open at the end"
     ));
     Ok(true)
 }

@@ -49,7 +49,7 @@ fn from_the_log(running: &mut super::site::Running) -> BTreeMap<String, Value> {
         found.insert(event["id"].as_str().unwrap_or_default().to_owned(), stripped(event));
         Ok::<(), std::convert::Infallible>(())
     };
-    trial.take_events(note).expect("it cannot fail");
+    trial.take_outcomes(note).expect("it cannot fail");
     found
 }
 

@@ -10,6 +10,7 @@ mod outage;
 mod path;
 mod reaction;
 mod reload;
+mod rules_tool;
 mod service_bus;
 mod silence;
 mod sparkplug;

@@ -91,7 +91,7 @@ fn write(file: &Path, seed: u64, wanted: u64) -> Made {
             let position = (LogId(seed), Epoch(1), Seq(at));
             trial.apply(position, &names.record(payload.as_bytes()), 1_700_000_000_000 + at * 10);
             trial
-                .take_events(|event| {
+                .take_outcomes(|event| {
                     made.events += 1;
                     made.largest = made.largest.max(event.len());
                     made.storms += u64::from(event.windows(15).any(|part| part == b".alert.storm.v1"));
