@@ -4,16 +4,18 @@
 use std::f32::consts::LN_2;
 
 /// The natural logarithm of a positive normal number, to about a millionth.
+#[inline]
 pub(super) fn ln(x: f32) -> f32 {
     /// The bits of the root of 1/2: mantissas are taken from there to the root of 2.
     const ROOT_HALF: u32 = 0x3F35_04F3;
     let shifted = x.to_bits().wrapping_sub(ROOT_HALF);
-    let doublings = i16::try_from(shifted.cast_signed() >> 23).unwrap_or_default();
+    // From -256 to 255, which is exact.
+    let doublings = (shifted.cast_signed() >> 23) as f32;
     let mantissa = f32::from_bits((shifted & 0x007F_FFFF).wrapping_add(ROOT_HALF));
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let square = t * t;
     let series = 1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0)));
-    f32::from(doublings) * LN_2 + 2.0 * t * series
+    doublings * LN_2 + 2.0 * t * series
 }
 
 /// `1 - exp(-x)` for `x` from 0 to 8: how far an average moves in a time of `x` time constants.

@@ -2,6 +2,7 @@
 
 use super::features::{Pace, Season, Shares};
 use super::series::FEATURES;
+use super::tail::{Placed, surprises};
 use super::tuning::{DAY_MS, GAP, WEIGHTS};
 use super::{Series, Tuning};
 
@@ -116,15 +117,16 @@ impl Detector {
         let found = series.look(&self.tuning, &pace, season, x);
         // The day is not known before it was seen once.
         let judged = if season.is_some() && age_ms > DAY_MS { FEATURES } else { FEATURES - 2 };
-        let score = self.score(series, &found.features, judged);
+        let values = found.features.map(Placed::of);
+        let score = self.score(series, &values, judged);
         let is_warm = series.numbers.is_warm() && age_ms >= self.settings.warm_up_ms as f32;
         let counts = if is_warm { score } else { 0.0 };
         let alert = series.gate.pass(self.quiet(interval), self.settings.threshold, counts, steps);
         let learns = self.settings.learn_while_firing || !series.gate.holds_learning();
         // What raises an alert is counted in any case, or the next one like it would be as rare.
         if series.numbers.is_warm() && (learns || alert) {
-            for (tail, z) in series.tails.iter_mut().zip(found.features).take(judged) {
-                tail.learn(z, self.tuning.memory);
+            for (tail, value) in series.tails.iter_mut().zip(values).take(judged) {
+                tail.learn(value, self.tuning.memory);
             }
         }
         if learns {
@@ -135,11 +137,10 @@ impl Detector {
     }
 
     /// The largest surprise and a share of the sum of all, as a number between 0 and 1.
-    fn score(&self, series: &Series, features: &[f32; FEATURES], judged: usize) -> f32 {
+    fn score(&self, series: &Series, values: &[Placed; FEATURES], judged: usize) -> f32 {
         let (mut largest, mut sum) = (0.0_f32, 0.0);
-        let weighted = series.tails.iter().zip(features).zip(WEIGHTS);
-        for ((tail, z), weight) in weighted.take(judged) {
-            let surprise = weight * tail.surprise(*z);
+        for (surprise, weight) in surprises(&series.tails, values).into_iter().zip(WEIGHTS).take(judged) {
+            let surprise = weight * surprise;
             largest = largest.max(surprise);
             sum += surprise;
         }
