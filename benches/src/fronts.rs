@@ -152,7 +152,7 @@ pub(crate) struct Detect {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     messages: u32,
     /// How often everything is measured; figures are medians
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Where the JSON report goes
     #[arg(long, value_name = "FILE")]
