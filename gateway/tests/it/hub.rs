@@ -14,8 +14,9 @@ pub(crate) const TOPIC: &str = "telemetry";
 pub(crate) const PARTITIONS: u32 = 4;
 /// No reading is missing.
 pub(crate) const NOTHING: [u16; 0] = [];
-/// Longest wait for what was acknowledged to arrive.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for what was acknowledged to arrive. Pauses of the gateway and of librdkafka after an outage grow to a
+/// minute on a machine that is slow to see the outage's end.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A record as kcat prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
