@@ -193,8 +193,12 @@ impl Config {
     /// Where rules are read from, and what they may do.
     #[must_use]
     pub fn rules(&self) -> RulesFile {
-        let queues = self.service_bus.iter().map(|config| config.entity().into());
-        RulesFile::new(self.rules_file.clone(), Queues::Only(queues.collect()))
+        RulesFile::new(self.rules_file.clone(), self.queues())
+    }
+
+    /// The queues that rules may send to.
+    pub(super) fn queues(&self) -> Queues {
+        Queues::Only(self.service_bus.iter().map(|config| config.entity().into()).collect())
     }
 
     /// The tokens that alerts are sent with: one for each destination that is signed in to with tokens.

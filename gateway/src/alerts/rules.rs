@@ -103,7 +103,8 @@ impl Rules {
         Self::parse_for(text, file, &Queues::Any)
     }
 
-    fn parse_for(text: &str, file: &str, queues: &Queues) -> Result<Self, RulesError> {
+    /// As [`Self::parse`], where actions may send to `queues` only.
+    pub(super) fn parse_for(text: &str, file: &str, queues: &Queues) -> Result<Self, RulesError> {
         let parsed = RuleSet::parse_for(text, file, queues)
             .map_err(|error: FileError| RulesError::File(error.into()))?;
         let policy = Policy::read(parsed.alerting.as_ref(), &parsed.mutes, file)

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::reaction::Queues;
 use super::replay::{self, ReplayError};
 use super::rule::{FILE_BYTES_MAX, FileError, tests_file};
 use super::rules::Rules;
+use crate::config::{ConfigError, Settings};
 
 /// Arguments of `penstock rules`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -24,6 +26,9 @@ enum Command {
     Check {
         /// The rules file.
         file: PathBuf,
+        /// The configuration that the rules are for: then a queue that it does not name is a mistake too.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Runs the tests of one file against the rules of another.
     Test {
@@ -56,6 +61,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file is no TOML, or too long.
     #[error("{0}")]
     File(String),
@@ -80,7 +88,9 @@ impl Error {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Read { .. } | Self::File(_) | Self::Export { .. } | Self::Mistakes(_) => 2,
+            Self::Read { .. } | Self::Config(_) | Self::File(_) | Self::Export { .. } | Self::Mistakes(_) => {
+                2
+            }
             Self::Write(_) => 1,
         }
     }
@@ -99,7 +109,7 @@ impl From<FileError> for Error {
 /// See [`Error`]. A reader of `out` that went away is none.
 pub fn run(args: &Args, out: &mut dyn io::Write) -> Result<bool, Error> {
     let done = match &args.command {
-        Command::Check { file } => check(file, out),
+        Command::Check { file, config } => check(file, config.as_deref(), out),
         Command::Test { rules, tests } => test(rules, tests, out),
         Command::Replay { rules, export, time } => replay(rules, export, time.as_deref(), out),
     };
@@ -109,8 +119,15 @@ pub fn run(args: &Args, out: &mut dyn io::Write) -> Result<bool, Error> {
     }
 }
 
-fn check(file: &Path, out: &mut dyn io::Write) -> Result<bool, Error> {
-    let rules = parse(file)?;
+fn check(file: &Path, config: Option<&Path>, out: &mut dyn io::Write) -> Result<bool, Error> {
+    let rules = match config {
+        None => parse(file, &Queues::Any)?,
+        Some(config) => {
+            let alerts = Settings::load(config, std::env::vars())?.alerts;
+            let queues = alerts.map_or(Queues::Only(Vec::new()), |alerts| alerts.queues());
+            parse(file, &queues)?
+        }
+    };
     for error in rules.errors() {
         writeln!(out, "{error}")?;
     }
@@ -123,7 +140,7 @@ fn check(file: &Path, out: &mut dyn io::Write) -> Result<bool, Error> {
 
 /// Rules that are wrong are left out, as in a gateway; whoever wants to know asks `check`.
 fn replay(rules: &Path, export: &Path, time: Option<&str>, out: &mut dyn io::Write) -> Result<bool, Error> {
-    let rules = parse(rules)?;
+    let rules = parse(rules, &Queues::Any)?;
     let failed = |source| Error::Export { file: export.to_owned(), source };
     let lines = std::fs::File::open(export).map_err(|error| failed(error.into()))?;
     let outcome = replay::replay(&rules, time, io::BufReader::new(lines), out).map_err(failed)?;
@@ -140,9 +157,10 @@ fn eprint_line(line: &str) {
     drop(writeln!(io::stderr(), "{line}"));
 }
 
-fn parse(file: &Path) -> Result<Rules, Error> {
+fn parse(file: &Path, queues: &Queues) -> Result<Rules, Error> {
     let text = read(file)?;
-    Rules::parse(&text, &file.display().to_string()).map_err(|error| Error::File(error.to_string()))
+    let rules = Rules::parse_for(&text, &file.display().to_string(), queues);
+    rules.map_err(|error| Error::File(error.to_string()))
 }
 
 fn test(rules: &Path, tests: &Path, out: &mut dyn io::Write) -> Result<bool, Error> {

@@ -49,6 +49,42 @@ fn a_mistake_is_named_with_its_place_and_the_other_rules_are_counted() {
 }
 
 #[test]
+fn a_queue_that_the_configuration_does_not_name_is_a_mistake() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).expect("written");
+        file
+    };
+    let action =
+        "\n[[rule.action]]\nname = \"send\"\nservice_bus = { queue = \"repairs\", payload = \"1\" }\n";
+    let rules = write("rules.toml", &format!("{HOT}{action}"));
+    let connection =
+        "Endpoint=sb://contoso.servicebus.windows.net/;SharedAccessKeyName=edge;SharedAccessKey=a2V5";
+    let connection = write("service-bus.connection", connection);
+    let check = |queue: &str| {
+        let text = format!(
+            "[gateway]\nid = \"edge-01\"\n[outbox]\ndirectory = \"/x\"\n[[mqtt.listener]]\naddress = \"127.0.0.1:1883\"\n[uplink]\nenabled = false\n[commands]\n[commands.connection]\nconnection_string_file = {connection:?}\n[alerts]\nrules_file = {rules:?}\ndirectory = \"/x\"\n[[alerts.service_bus]]\nentity = \"{queue}\"\n"
+        );
+        let config = write("penstock.toml", &text);
+        let arguments = [OsStr::new("rules"), OsStr::new("check"), rules.as_os_str()];
+        penstock(&[&arguments[..], &[OsStr::new("--config"), config.as_os_str()]].concat())
+    };
+    let (code, said, remarks) = check("repairs");
+    assert_eq!(code, Some(0), "{said}{remarks}");
+    let (code, said, remarks) = check("others");
+    assert_eq!(code, Some(2), "{said}{remarks}");
+    let named = "a queue that the configuration names: others";
+    assert!(said.contains("rules.toml:") && said.contains(named), "{said}{remarks}");
+    fs::write(folder.path().join("penstock.toml"), "[gateway]\n").expect("written");
+    let config = folder.path().join("penstock.toml");
+    let arguments = ["rules", "check"].map(OsStr::new).into_iter().chain([rules.as_os_str()]);
+    let arguments: Vec<&OsStr> = arguments.chain([OsStr::new("--config"), config.as_os_str()]).collect();
+    let (code, _, remarks) = penstock(&arguments);
+    assert_eq!((code, remarks.contains("penstock.toml")), (Some(2), true), "{remarks}");
+}
+
+#[test]
 fn tests_of_rules_pass_and_fail_by_exit_code() {
     let test = |at: &str| {
         format!(
