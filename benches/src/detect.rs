@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use penstock::alerts::learned::exam::{self, Calibration, Recall};
 use penstock::alerts::learned::{Detector, Series, Settings, Tuning};
 use penstock::alerts::{Rules, Trial};
 use penstock::outbox::{Properties, Record};
@@ -73,6 +74,14 @@ pub struct Report {
     pub learned_window_ns: f64,
     /// Nanoseconds of the detector alone per measurement, in a sweep over twice as many series as devices.
     pub detector_ns: f64,
+    /// How many times too many or too few alerts the detector raised about noise, in the worst of all cases.
+    pub budget_factor: f64,
+    /// In how many of a hundred cases it found a clear fault, of the one that it found least.
+    pub recall_percent: f64,
+    /// After how many measurements it found a clear fault on average, of the one that it found latest.
+    pub recall_delay: f64,
+    /// In how many of a hundred cases it found something where nothing was wrong.
+    pub false_percent: f64,
     /// Bytes of memory that a learned series costs.
     pub learned_bytes: f64,
     /// Memory of the process with all rules and devices and every series learned, in MiB.
@@ -156,11 +165,21 @@ pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
     // Three windows end with a message.
     let learned_window_ns = ns(&windows) / 3.0;
     let detector_ns = ns(&detector);
+    let budget_factor = exam::calibrate().iter().map(Calibration::factor).fold(1.0, f64::max);
+    let found = exam::recall();
+    let clear = || found.iter().filter(|recall| recall.fault.is_clear());
+    let recall_percent = clear().map(|recall| recall.percent).fold(100.0, f64::min);
+    let recall_delay = clear().map(|recall| recall.delay).fold(0.0, f64::max);
+    let nothing = |recall: &&Recall| recall.fault == exam::Fault::Nothing;
+    let false_percent = found.iter().find(nothing).map_or(100.0, |recall| recall.percent);
     let Memory { rule_bytes, learned_bytes, process_mib: memory_mib } = memory;
     let bars = vec![
         Bar::at_most("nanoseconds of a static rule per sample", rule_ns, 20.0),
         Bar::at_most("nanoseconds of an expression per evaluation", expression_ns, 1500.0),
         Bar::at_most("nanoseconds of the detector per measurement", detector_ns, 250.0),
+        Bar::at_most("times a budget is missed on noise, at worst", budget_factor, 3.0),
+        Bar::at_least("percent of clear faults that are found, at worst", recall_percent, 93.0),
+        Bar::at_most("measurements until then, at worst", recall_delay, 3.0),
         Bar::at_most("bytes of a series of a static rule", rule_bytes, 64.0),
         Bar::at_most("bytes of a learned series", learned_bytes, 640.0),
         Bar::at_most("percent of a core, 300,000 samples/s under all rules", core_percent, 15.0),
@@ -179,6 +198,10 @@ pub fn run(plan: &Plan, progress: fn(&str)) -> Result<Report> {
         learned_core_percent,
         learned_window_ns,
         detector_ns,
+        budget_factor,
+        recall_percent,
+        recall_delay,
+        false_percent,
         learned_bytes,
         memory_mib,
         bars,
@@ -349,6 +372,17 @@ impl Report {
         )?;
         writeln!(text, "| the detector alone, per measurement | {:.0} ns |", self.detector_ns)?;
         writeln!(text, "| the end of a window of a learned series | {:.0} ns |", self.learned_window_ns)?;
+        writeln!(
+            text,
+            "| a budget of alerts is missed on noise, at worst, by | {:.1} times |",
+            self.budget_factor
+        )?;
+        writeln!(
+            text,
+            "| clear faults found within 120 measurements, at worst | {:.1} % after {:.1} |",
+            self.recall_percent, self.recall_delay
+        )?;
+        writeln!(text, "| found within 120 where nothing was wrong | {:.1} % |", self.false_percent)?;
         writeln!(text, "| one more learned series | {:.0} bytes |", self.learned_bytes)?;
         writeln!(text, "| the whole process | {:.0} MiB |", self.memory_mib)?;
         Bar::write(&self.bars, &mut text)?;

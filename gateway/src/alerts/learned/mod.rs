@@ -17,6 +17,7 @@
 mod arithmetic;
 mod budget;
 mod detector;
+pub mod exam;
 mod features;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;

@@ -1,7 +1,7 @@
 //! Time, gaps, numbers that hardly are, and what a snapshot keeps.
 
+use super::super::exam::{Noise, Random};
 use super::super::{Detector, Refused, Series, Settings, Tuning};
-use super::noise::{Noise, Random};
 
 const START_MS: u64 = 1_700_000_000_000;
 const MINUTE_MS: u64 = 60_000;

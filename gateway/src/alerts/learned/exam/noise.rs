@@ -3,10 +3,11 @@
 use std::f64::consts::TAU;
 
 /// SplitMix64.
-pub(super) struct Random(pub(super) u64);
+#[derive(Debug)]
+pub(in super::super) struct Random(pub(in super::super) u64);
 
 impl Random {
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(in super::super) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -15,18 +16,19 @@ impl Random {
     }
 
     /// Above 0, at most 1.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(in super::super) fn unit(&mut self) -> f64 {
         ((self.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(in super::super) fn normal(&mut self) -> f64 {
         (-2.0 * self.unit().ln()).sqrt() * (TAU * self.unit()).cos()
     }
 }
 
 /// A kind of noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noise {
+pub enum Noise {
+    /// Around a level.
     Gaussian,
     /// Each value remembers 0.95 of the last one.
     Remembering,
@@ -34,17 +36,19 @@ pub(super) enum Noise {
     Laplace,
     /// A sine by day, and noise.
     Daily,
+    /// The sum of all before.
     RandomWalk,
     /// Few different values.
     Quantised,
 }
 
 impl Noise {
-    pub(super) const ALL: [Self; 6] =
+    /// Every kind.
+    pub const ALL: [Self; 6] =
         [Self::Gaussian, Self::Remembering, Self::Laplace, Self::Daily, Self::RandomWalk, Self::Quantised];
 
     /// `count` values, one every `every_ms`.
-    pub(super) fn values(self, seed: u64, count: u32, every_ms: u32) -> Vec<f64> {
+    pub(in super::super) fn values(self, seed: u64, count: u32, every_ms: u32) -> Vec<f64> {
         let mut random = Random(seed);
         let mut last = 0.0;
         let per_day = 86_400_000.0 / f64::from(every_ms);
